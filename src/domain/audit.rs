@@ -1,0 +1,129 @@
+//! What the audit trail records.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+/// Who asks, from where: goes into the audit trail and the logs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The network address.
+    pub address: String,
+    /// The `user-agent`, cut to 256 characters.
+    pub user_agent: String,
+    /// The request's id.
+    pub request_id: String,
+}
+
+/// What was done or tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The first start made the installation.
+    Bootstrap,
+    /// A person made itself a user.
+    SignUp,
+    /// A person signed in.
+    Login,
+    /// A refresh token was used a second time.
+    RefreshReuse,
+    /// A refresh came from another device than signed in.
+    RefreshDevice,
+    /// A person ended its session.
+    Logout,
+    /// A person ended all its sessions.
+    LogoutAll,
+    /// A person changed its password.
+    ChangePassword,
+    /// A session was ended by its user or an admin.
+    RevokeSession,
+    /// All sessions of a user were ended by the user or an admin.
+    RevokeUserSessions,
+    /// An admin made a user.
+    CreateUser,
+    /// An admin changed a user.
+    UpdateUser,
+    /// An admin barred a user.
+    DisableUser,
+    /// An admin let a user sign in again.
+    EnableUser,
+    /// An admin made a tenant.
+    CreateTenant,
+}
+
+impl Action {
+    /// The word in the trail.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bootstrap => "bootstrap",
+            Self::SignUp => "sign_up",
+            Self::Login => "login",
+            Self::RefreshReuse => "refresh_reuse",
+            Self::RefreshDevice => "refresh_device",
+            Self::Logout => "logout",
+            Self::LogoutAll => "logout_all",
+            Self::ChangePassword => "change_password",
+            Self::RevokeSession => "revoke_session",
+            Self::RevokeUserSessions => "revoke_user_sessions",
+            Self::CreateUser => "create_user",
+            Self::UpdateUser => "update_user",
+            Self::DisableUser => "disable_user",
+            Self::EnableUser => "enable_user",
+            Self::CreateTenant => "create_tenant",
+        }
+    }
+}
+
+/// What something was done to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Nothing that has an id.
+    None,
+    /// A user.
+    User(Uuid),
+    /// A session.
+    Session(Uuid),
+    /// A tenant.
+    Tenant(Uuid),
+}
+
+impl Target {
+    /// The word in the trail; empty for none.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::User(_) => "user",
+            Self::Session(_) => "session",
+            Self::Tenant(_) => "tenant",
+        }
+    }
+
+    /// Its id.
+    pub const fn id(self) -> Option<Uuid> {
+        match self {
+            Self::None => None,
+            Self::User(id) | Self::Session(id) | Self::Tenant(id) => Some(id),
+        }
+    }
+}
+
+/// An event as the trail holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its id; later events have greater ones.
+    pub id: Uuid,
+    /// The tenant that it happened in.
+    pub tenant_id: Uuid,
+    /// When.
+    pub create_time: DateTime<Utc>,
+    /// The word of an [`Action`], maybe of a newer release.
+    pub action: String,
+    /// Why it was refused; `None` where it was done.
+    pub refusal: Option<String>,
+    /// The user who did it.
+    pub actor_id: Option<Uuid>,
+    /// The word of a [`Target`].
+    pub target_type: String,
+    /// The target's id.
+    pub target_id: Option<Uuid>,
+    /// Who asked, from where.
+    pub origin: Origin,
+}

@@ -1,0 +1,156 @@
+//! The claims of the tokens that Tessera issues.
+
+use chrono::{DateTime, Utc};
+use jsonwebtoken::jwk::Jwk;
+use serde::{Deserialize, Deserializer, Serialize};
+use uuid::Uuid;
+
+/// The `typ` of an access token (RFC 9068 section 2.1).
+pub const ACCESS_TOKEN_TYPE: &str = "at+jwt";
+/// The `typ` of an endorsement.
+pub const ENDORSEMENT_TYPE: &str = "session-key+jwt";
+/// The audience of Tessera's own API.
+pub const OWN_AUDIENCE: &str = "tessera";
+/// The role that administers a tenant.
+pub const ADMIN_ROLE: &str = "admin";
+/// The scope of a token that is good for changing the password and nothing else.
+pub const PASSWORD_CHANGE_SCOPE: &str = "tessera:change_password";
+/// No access token lives longer, in seconds: the bound that retired keys and trust-log rows rely on.
+pub const MAX_ACCESS_TTL_SECONDS: i64 = 3600;
+
+/// The claims of an access token (RFC 9068).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Issuer.
+    pub iss: String,
+    /// Subject: the user's id.
+    pub sub: Uuid,
+    /// Audiences.
+    #[serde(deserialize_with = "one_or_many")]
+    pub aud: Vec<String>,
+    /// End, seconds since 1970.
+    pub exp: i64,
+    /// Issue, seconds since 1970.
+    pub iat: i64,
+    /// Beginning, seconds since 1970.
+    pub nbf: i64,
+    /// The token's own id.
+    pub jti: String,
+    /// The client that it was issued to.
+    pub client_id: String,
+    /// Scopes, separated by spaces.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub scope: String,
+    /// What only a user's token says.
+    #[serde(flatten)]
+    pub user: Option<UserClaims>,
+}
+
+/// The claims that belong to a user's session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserClaims {
+    /// Session.
+    pub sid: Uuid,
+    /// Generation of the refresh chain.
+    #[serde(rename = "gen")]
+    pub generation: i64,
+    /// The user's token version.
+    pub ver: i64,
+    /// Tenant.
+    pub tenant_id: Uuid,
+    /// Device type.
+    pub device_type: String,
+    /// When the person authenticated, seconds since 1970.
+    pub auth_time: i64,
+    /// How the person authenticated (RFC 8176).
+    pub amr: Vec<String>,
+    /// Roles.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// With the scope `email`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// With the scope `profile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred_username: Option<String>,
+}
+
+impl Claims {
+    /// The scopes one by one.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.scope.split_ascii_whitespace()
+    }
+
+    /// Carries this scope.
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scopes().any(|have| have == scope)
+    }
+
+    /// Is meant for this audience.
+    pub fn is_for(&self, audience: &str) -> bool {
+        self.aud.iter().any(|have| have == audience)
+    }
+
+    /// When the token ends.
+    pub fn expire_time(&self) -> Option<DateTime<Utc>> {
+        DateTime::from_timestamp(self.exp, 0)
+    }
+}
+
+/// What every token of a session says beside its own times and ids: fixed at login, rewritten when the
+/// user changes, and handed back by the refresh statement so that a refresh reads nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// Audiences.
+    pub aud: Vec<String>,
+    /// Scopes, separated by spaces.
+    pub scope: String,
+    /// Roles; none while the password must be changed.
+    pub roles: Vec<String>,
+    /// The user's token version.
+    pub ver: i64,
+    /// How the person authenticated.
+    pub amr: Vec<String>,
+    /// With the scope `email`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// With the scope `profile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred_username: Option<String>,
+}
+
+/// The claims of an endorsement: an issuer key vouches for a session's key (RFC 7800).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Endorsement {
+    /// Issuer.
+    pub iss: String,
+    /// The session that the key was made for.
+    pub sid: Uuid,
+    /// The session's user.
+    pub sub: Uuid,
+    /// End, seconds since 1970.
+    pub exp: i64,
+    /// The session's public key.
+    pub cnf: Confirmation,
+}
+
+/// RFC 7800 section 3.2.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// The public key.
+    pub jwk: Jwk,
+}
+
+/// RFC 7519 section 4.1.3: one audience may stand without its array.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Audience {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Audience::deserialize(deserializer)? {
+        Audience::One(one) => vec![one],
+        Audience::Many(many) => many,
+    })
+}

@@ -1,0 +1,341 @@
+//! Sessions: what a login starts, how it lives, how it ends.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use super::device::Device;
+
+/// A session: one user, one device, one chain of refresh tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its id; the claim `sid`.
+    pub id: Uuid,
+    /// Whose it is.
+    pub user_id: Uuid,
+    /// The user's tenant.
+    pub tenant_id: Uuid,
+    /// The device that signed in.
+    pub device: Device,
+    /// Which of the places for sessions on this type of device it holds, from 0.
+    pub slot: i32,
+    /// The id of its key.
+    pub kid: String,
+    /// The newest generation of its chain.
+    pub generation: i64,
+    /// When it began, which is when the person authenticated.
+    pub create_time: DateTime<Utc>,
+    /// When its generation last moved.
+    pub refresh_time: DateTime<Utc>,
+    /// When it expires unless it is refreshed before.
+    pub idle_expire_time: DateTime<Utc>,
+    /// When it expires whatever happens.
+    pub expire_time: DateTime<Utc>,
+    /// When and why it ended.
+    pub end: Option<End>,
+    /// The network address that signed in.
+    pub first_address: String,
+    /// The network address that refreshed last.
+    pub last_address: String,
+    /// The `user-agent` that signed in.
+    pub user_agent: String,
+}
+
+/// The end of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// When.
+    pub time: DateTime<Utc>,
+    /// Why.
+    pub reason: EndReason,
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// Its user signed out.
+    Logout,
+    /// Its user signed out everywhere.
+    LogoutAll,
+    /// A newer login on the same type of device took its place.
+    Replaced,
+    /// The user had more sessions than `sessions.per_user`.
+    Limit,
+    /// The password was changed.
+    PasswordChanged,
+    /// Its user or an admin ended it.
+    Revoked,
+    /// The user was disabled.
+    UserDisabled,
+    /// A refresh token was used a second time.
+    Reuse,
+    /// It had expired when a newer login needed its place.
+    Expired,
+}
+
+impl EndReason {
+    const ALL: [Self; 9] = [
+        Self::Logout,
+        Self::LogoutAll,
+        Self::Replaced,
+        Self::Limit,
+        Self::PasswordChanged,
+        Self::Revoked,
+        Self::UserDisabled,
+        Self::Reuse,
+        Self::Expired,
+    ];
+
+    /// The word in the database and the contract.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Logout => "logout",
+            Self::LogoutAll => "logout_all",
+            Self::Replaced => "replaced",
+            Self::Limit => "limit",
+            Self::PasswordChanged => "password_changed",
+            Self::Revoked => "revoked",
+            Self::UserDisabled => "user_disabled",
+            Self::Reuse => "reuse",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// The reason that the word stands for.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+}
+
+/// Where a session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It can be refreshed.
+    Active,
+    /// It was ended.
+    Ended,
+    /// One of its limits has passed.
+    Expired,
+}
+
+/// How long sessions live and how many there are.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Live sessions on each type of device.
+    pub per_device_type: u32,
+    /// Live sessions of one user.
+    pub per_user: u32,
+    /// A session that isn't refreshed for so long expires.
+    pub idle_ttl: TimeDelta,
+    /// A session expires so long after its login.
+    pub absolute_ttl: TimeDelta,
+    /// How long a spent refresh token is taken for a retry.
+    pub refresh_grace: TimeDelta,
+}
+
+impl Limits {
+    /// When a session expires that is used now and ends at `expire_time` at the latest.
+    pub fn idle_expire_time(&self, now: DateTime<Utc>, expire_time: DateTime<Utc>) -> DateTime<Utc> {
+        (now + self.idle_ttl).min(expire_time)
+    }
+}
+
+/// What has to end for a new session to begin, and the place that it takes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Sessions to end, each with its reason.
+    pub ends: Vec<(Uuid, EndReason)>,
+    /// The free place on this type of device.
+    pub slot: i32,
+}
+
+/// Makes room among a user's sessions that have not ended. Expired ones go; then, on the same type of
+/// device and after that of the user as a whole, the oldest give way.
+pub fn make_room(open: &[Session], device_type: &str, limits: &Limits, now: DateTime<Utc>) -> Room {
+    let (mut live, expired): (Vec<&Session>, Vec<&Session>) = open
+        .iter()
+        .partition(|session| session.state(now) == State::Active);
+    let mut ends: Vec<_> = expired
+        .into_iter()
+        .map(|session| (session.id, EndReason::Expired))
+        .collect();
+    live.sort_by_key(|session| (session.create_time, session.id));
+
+    let mut same_type = live
+        .iter()
+        .filter(|session| session.device.kind == device_type)
+        .count();
+    live.retain(|session| {
+        let gives_way = session.device.kind == device_type && same_type >= limits.per_device_type as usize;
+        if gives_way {
+            same_type -= 1;
+            ends.push((session.id, EndReason::Replaced));
+        }
+        !gives_way
+    });
+
+    let too_many = (live.len() + 1)
+        .saturating_sub(limits.per_user as usize)
+        .min(live.len());
+    ends.extend(
+        live.drain(..too_many)
+            .map(|session| (session.id, EndReason::Limit)),
+    );
+
+    let is_taken = |slot: i32| {
+        live.iter()
+            .any(|session| session.device.kind == device_type && session.slot == slot)
+    };
+    let slot = (0..).find(|slot| !is_taken(*slot)).unwrap_or_default();
+    Room { ends, slot }
+}
+
+/// What a refresh meets whose one statement changed no row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissedRefresh {
+    /// The successor was made moments ago and nobody has used it: hand out the same one again.
+    Retry,
+    /// The session has ended.
+    Ended,
+    /// The session has expired.
+    Expired,
+    /// The token was spent: the session must end.
+    Reuse,
+    /// The token is newer than the session, as after the database was restored from a backup.
+    Ahead,
+}
+
+impl Session {
+    /// Where it stands.
+    pub fn state(&self, now: DateTime<Utc>) -> State {
+        if self.end.is_some() {
+            State::Ended
+        } else if self.idle_expire_time <= now || self.expire_time <= now {
+            State::Expired
+        } else {
+            State::Active
+        }
+    }
+
+    /// Decides about a true refresh token of this session that the refresh statement did not accept.
+    pub fn missed_refresh(&self, generation: i64, grace: TimeDelta, now: DateTime<Utc>) -> MissedRefresh {
+        match self.state(now) {
+            State::Ended => MissedRefresh::Ended,
+            State::Expired => MissedRefresh::Expired,
+            State::Active if generation >= self.generation => MissedRefresh::Ahead,
+            State::Active if self.generation == generation + 1 && now < self.refresh_time + grace => {
+                MissedRefresh::Retry
+            }
+            State::Active => MissedRefresh::Reuse,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    fn session(id: u128, kind: &str, slot: i32, created: i64) -> Session {
+        Session {
+            id: Uuid::from_u128(id),
+            user_id: Uuid::nil(),
+            tenant_id: Uuid::nil(),
+            device: Device {
+                kind: kind.to_owned(),
+                id: String::new(),
+                name: String::new(),
+            },
+            slot,
+            kid: String::new(),
+            generation: 0,
+            create_time: at(created),
+            refresh_time: at(created),
+            idle_expire_time: at(created + 100),
+            expire_time: at(created + 1000),
+            end: None,
+            first_address: String::new(),
+            last_address: String::new(),
+            user_agent: String::new(),
+        }
+    }
+
+    fn limits(per_device_type: u32, per_user: u32) -> Limits {
+        Limits {
+            per_device_type,
+            per_user,
+            idle_ttl: TimeDelta::seconds(100),
+            absolute_ttl: TimeDelta::seconds(1000),
+            refresh_grace: TimeDelta::seconds(10),
+        }
+    }
+
+    #[test]
+    fn the_oldest_session_on_the_same_type_of_device_gives_way() {
+        let open = [
+            session(1, "web", 0, 5),
+            session(2, "mobile", 0, 1),
+            session(3, "web", 1, 3),
+        ];
+        let room = make_room(&open, "web", &limits(2, 20), at(10));
+        assert_eq!(
+            room,
+            Room {
+                ends: vec![(Uuid::from_u128(3), EndReason::Replaced)],
+                slot: 1
+            }
+        );
+        let room = make_room(&open, "web", &limits(1, 20), at(10));
+        assert_eq!(room.ends.len(), 2);
+        assert_eq!(room.slot, 0);
+    }
+
+    #[test]
+    fn the_cap_of_a_user_counts_every_type_of_device() {
+        let open = [
+            session(1, "web", 0, 5),
+            session(2, "mobile", 0, 1),
+            session(3, "tv", 0, 3),
+        ];
+        let room = make_room(&open, "desktop", &limits(1, 3), at(10));
+        assert_eq!(
+            room,
+            Room {
+                ends: vec![(Uuid::from_u128(2), EndReason::Limit)],
+                slot: 0
+            }
+        );
+    }
+
+    #[test]
+    fn an_expired_session_frees_its_place() {
+        let open = [session(1, "web", 0, 0)];
+        let room = make_room(&open, "web", &limits(1, 20), at(100));
+        assert_eq!(
+            room,
+            Room {
+                ends: vec![(Uuid::from_u128(1), EndReason::Expired)],
+                slot: 0
+            }
+        );
+    }
+
+    #[test]
+    fn only_the_newest_spent_token_within_grace_is_a_retry() {
+        let grace = TimeDelta::seconds(10);
+        let mut session = session(1, "web", 0, 0);
+        (session.generation, session.refresh_time) = (5, at(50));
+        let missed = |generation, now| session.missed_refresh(generation, grace, at(now));
+        assert_eq!(missed(4, 59), MissedRefresh::Retry);
+        assert_eq!(missed(4, 60), MissedRefresh::Reuse);
+        assert_eq!(missed(3, 51), MissedRefresh::Reuse);
+        assert_eq!(missed(6, 51), MissedRefresh::Ahead);
+        assert_eq!(missed(4, 100), MissedRefresh::Expired);
+        assert_eq!(
+            session.missed_refresh(4, TimeDelta::zero(), at(50)),
+            MissedRefresh::Reuse
+        );
+    }
+}

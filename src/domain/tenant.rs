@@ -1,0 +1,44 @@
+//! Tenants: the spaces that users belong to.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::InvalidField;
+
+/// The tenant that is there from the beginning. Its admins administer every tenant.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// A space that users belong to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name, one of a kind.
+    pub name: String,
+    /// The name to show.
+    pub display_name: String,
+    /// When it was made.
+    pub create_time: DateTime<Utc>,
+}
+
+/// Checks the name of a new tenant: a DNS label, so that it can stand in a URL.
+pub fn parse_name(field: &'static str, name: &str) -> Result<String, InvalidField> {
+    let is_label_char = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let fits = (1..=63).contains(&name.len())
+        && name.bytes().all(is_label_char)
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if fits {
+        Ok(name.to_owned())
+    } else {
+        Err(InvalidField::new(
+            field,
+            "is not 1 to 63 of lower-case letters, digits and inner '-'",
+        ))
+    }
+}
+
+/// The name that an empty one stands for.
+pub fn or_default(name: &str) -> &str {
+    if name.is_empty() { DEFAULT_TENANT } else { name }
+}

@@ -1,0 +1,81 @@
+//! The rules for short texts that callers give: names, addresses, scopes, audiences.
+
+use super::InvalidField;
+
+/// A text for people: at most `max` characters, no control characters, may be empty.
+pub fn shown(field: &'static str, text: &str, max: usize) -> Result<String, InvalidField> {
+    if text.chars().count() > max {
+        return Err(InvalidField::new(field, format!("longer than {max} characters")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(InvalidField::new(field, "has a control character"));
+    }
+    Ok(text.to_owned())
+}
+
+/// An e-mail address as far as it can be told without sending to it: something, one `@`, something.
+pub fn email(field: &'static str, text: &str) -> Result<Option<String>, InvalidField> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let text = shown(field, text, 254)?;
+    let parts = text.split_once('@').filter(|(local, domain)| {
+        !local.is_empty()
+            && !domain.is_empty()
+            && !domain.contains('@')
+            && !text.contains(char::is_whitespace)
+    });
+    match parts {
+        Some(_) => Ok(Some(text)),
+        None => Err(InvalidField::new(field, "is not an e-mail address")),
+    }
+}
+
+/// Scopes as RFC 6749 section 3.3 writes them, without repetition, joined by spaces.
+pub fn scope(field: &'static str, scopes: &[String]) -> Result<String, InvalidField> {
+    let is_scope_char =
+        |byte: u8| byte == 0x21 || (0x23..=0x5b).contains(&byte) || (0x5d..=0x7e).contains(&byte);
+    let scopes = distinct(field, scopes, 64, 128, |scope| scope.bytes().all(is_scope_char))?;
+    Ok(scopes.join(" "))
+}
+
+/// Audiences without repetition: each a visible ASCII string.
+pub fn audience(field: &'static str, audiences: &[String]) -> Result<Vec<String>, InvalidField> {
+    distinct(field, audiences, 16, 256, |audience| {
+        audience.bytes().all(|byte| byte.is_ascii_graphic())
+    })
+}
+
+/// Role names without repetition.
+pub fn roles(field: &'static str, roles: &[String]) -> Result<Vec<String>, InvalidField> {
+    let is_role_char =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.:".contains(&byte);
+    distinct(field, roles, 32, 64, |role| role.bytes().all(is_role_char))
+}
+
+fn distinct(
+    field: &'static str,
+    items: &[String],
+    most: usize,
+    longest: usize,
+    is_allowed: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, InvalidField> {
+    if items.len() > most {
+        return Err(InvalidField::new(field, format!("more than {most} items")));
+    }
+    let mut seen: Vec<String> = Vec::with_capacity(items.len());
+    for item in items {
+        if item.is_empty() || item.len() > longest || !is_allowed(item) {
+            return Err(InvalidField::new(
+                field,
+                format!(
+                    "an item is empty, longer than {longest} characters or has a character that is not allowed"
+                ),
+            ));
+        }
+        if !seen.contains(item) {
+            seen.push(item.clone());
+        }
+    }
+    Ok(seen)
+}

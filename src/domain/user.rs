@@ -1,0 +1,83 @@
+//! Users: the people who can sign in.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{
+    InvalidField,
+    claims::{ADMIN_ROLE, OWN_AUDIENCE, PASSWORD_CHANGE_SCOPE, Profile},
+};
+
+/// A person who can sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The id; the claim `sub`.
+    pub id: Uuid,
+    /// The tenant that it belongs to.
+    pub tenant_id: Uuid,
+    /// The name to sign in with, in its one form.
+    pub username: String,
+    /// The e-mail address.
+    pub email: Option<String>,
+    /// The name to show.
+    pub display_name: String,
+    /// The roles.
+    pub roles: Vec<String>,
+    /// When it was barred from signing in, if it is.
+    pub disable_time: Option<DateTime<Utc>>,
+    /// The password must be changed before anything else.
+    pub password_change_required: bool,
+    /// Raised when every token issued so far ends; the claim `ver`.
+    pub token_version: i64,
+    /// When it was made.
+    pub create_time: DateTime<Utc>,
+    /// When it was last changed.
+    pub update_time: DateTime<Utc>,
+}
+
+impl User {
+    /// Administers its tenant.
+    pub fn is_admin(&self) -> bool {
+        self.roles.iter().any(|role| role == ADMIN_ROLE)
+    }
+
+    /// What the tokens of a session say that asked for these audiences and scopes.
+    pub fn profile(&self, aud: Vec<String>, scope: String) -> Profile {
+        let amr = vec!["pwd".to_owned()];
+        if self.password_change_required {
+            return Profile {
+                aud: vec![OWN_AUDIENCE.to_owned()],
+                scope: PASSWORD_CHANGE_SCOPE.to_owned(),
+                roles: Vec::new(),
+                ver: self.token_version,
+                amr,
+                email: None,
+                preferred_username: None,
+            };
+        }
+        let asked = |name| scope.split(' ').any(|scope| scope == name);
+        Profile {
+            email: self.email.clone().filter(|_| asked("email")),
+            preferred_username: Some(self.username.clone()).filter(|_| asked("profile")),
+            aud,
+            scope,
+            roles: self.roles.clone(),
+            ver: self.token_version,
+            amr,
+        }
+    }
+}
+
+/// Checks a user name. `text` is in Unicode's compatibility form (NFKC) already; the one form that is
+/// stored and compared is that in lower case.
+pub fn parse_username(field: &'static str, text: &str) -> Result<String, InvalidField> {
+    let name = text.to_lowercase();
+    let length = name.chars().count();
+    if !(1..=128).contains(&length) {
+        return Err(InvalidField::new(field, "is not 1 to 128 characters long"));
+    }
+    if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(InvalidField::new(field, "has a space or a control character"));
+    }
+    Ok(name)
+}

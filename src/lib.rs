@@ -1,0 +1,34 @@
+//! Tessera signs people and services in, issues JSON Web Tokens, and lets every other service check
+//! them by itself.
+//!
+//! | room | owns |
+//! | --- | --- |
+//! | [`proto`] | the generated contract |
+//! | [`domain`] | what users, sessions, keys and claims are: values and transitions, no I/O |
+//! | [`verifier`] | what other services import: trust state and token check |
+//! | [`clock`] | the one place that reads the wall clock |
+//! | [`crypto`] | secret bytes: randomness, hashing, keys, signing, sealing |
+//! | [`models`] | diesel-async: pools, column types, schema, a file per table |
+//! | [`app`] | the verbs, one per file; the only place where transactions open |
+//! | [`rpc`] | gRPC in, gRPC out, a file per service; who may call what; errors as statuses |
+//! | [`http`] | the same for HTTP: well-known documents and metrics |
+//! | [`config`] | one typed [`config::Config`] from defaults, file, environment and flags |
+//! | [`server`] | builds, serves, drains |
+//! | [`cli`] | a file per command |
+//!
+//! Who may use whom: `main → cli → server → rpc, http → app → domain, models, crypto, verifier`.
+//! With `default-features = false, features = ["verifier"]` only `proto`, `domain` and `verifier`
+//! are compiled, and no database with them.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod domain;
+pub mod proto;
+#[cfg(feature = "verifier")]
+pub mod verifier;
+
+#[cfg(feature = "server")]
+pub mod clock;
+#[cfg(feature = "server")]
+pub mod crypto;

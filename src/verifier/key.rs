@@ -1,0 +1,75 @@
+//! A public key with the one algorithm that it is for.
+
+use std::sync::Arc;
+
+use jsonwebtoken::{
+    DecodingKey,
+    jwk::{Jwk, JwkSet, ThumbprintHash},
+};
+
+use crate::domain::algorithm::Algorithm;
+
+/// A key that Tessera can't check signatures with.
+#[derive(Debug, thiserror::Error)]
+pub enum BadKey {
+    /// Not a JWK set.
+    #[error("not a JWK set: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Its `alg` is missing or not one that Tessera makes keys for.
+    #[error("a key without an algorithm that is accepted")]
+    Algorithm,
+    /// Its parameters make no key.
+    #[error("unusable key: {0}")]
+    Parameters(#[from] jsonwebtoken::errors::Error),
+}
+
+/// A public key, ready to check signatures. Cheap to clone.
+#[derive(Clone)]
+pub struct PublicKey(Arc<Inner>);
+
+struct Inner {
+    kid: String,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+impl PublicKey {
+    /// Reads a JWK. The key id is its thumbprint (RFC 7638), whatever the JWK says.
+    pub fn from_jwk(jwk: &Jwk) -> Result<Self, BadKey> {
+        let algorithm = jwk.common.key_algorithm.as_ref().ok_or(BadKey::Algorithm)?;
+        let algorithm: Algorithm = algorithm.to_string().parse().map_err(|_| BadKey::Algorithm)?;
+        Ok(Self(Arc::new(Inner {
+            kid: jwk.thumbprint(ThumbprintHash::SHA256)?,
+            algorithm,
+            key: DecodingKey::from_jwk(jwk)?,
+        })))
+    }
+
+    /// Reads a JWK set (RFC 7517 section 5).
+    pub fn from_jwks(json: &str) -> Result<Vec<Self>, BadKey> {
+        let set: JwkSet = serde_json::from_str(json)?;
+        set.keys.iter().map(Self::from_jwk).collect()
+    }
+
+    /// Its id.
+    pub fn kid(&self) -> &str {
+        &self.0.kid
+    }
+
+    /// What it is for.
+    pub fn algorithm(&self) -> Algorithm {
+        self.0.algorithm
+    }
+
+    /// Checks a base64url signature over `message`.
+    pub fn verifies(&self, message: &[u8], signature: &str) -> bool {
+        let algorithm = match self.0.algorithm {
+            Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
+            Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
+            Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+            Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
+            Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
+        };
+        jsonwebtoken::crypto::verify(signature, message, &self.0.key, algorithm).unwrap_or(false)
+    }
+}

@@ -1,0 +1,230 @@
+//! Checks access tokens in-process: the code that other services import and that Tessera itself uses.
+//!
+//! A [`Verifier`] holds the issuer's few keys and checks every session's token with them, through the
+//! endorsement that the token carries. It asks nobody: no database, no call, no clock of its own.
+//!
+//! Must not enter: anything of the server. It knows [`crate::domain`]'s claims and the generated contract.
+
+mod header;
+mod key;
+mod trust;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, TimeDelta, Utc};
+use quick_cache::sync::Cache;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims, ENDORSEMENT_TYPE, Endorsement};
+use header::Parts;
+pub use key::{BadKey, PublicKey};
+pub use trust::TrustState;
+
+/// Checked session keys that are remembered.
+const ENDORSED_KEYS: usize = 10_000;
+
+/// Why a token is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is no token at all.
+    #[error("not a token")]
+    Malformed,
+    /// Its signature, issuer, audience or form is not what it must be; the text is for logs.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// Its time has passed.
+    #[error("the token has expired")]
+    Expired,
+    /// It ended before its time.
+    #[error("the token was revoked")]
+    Revoked,
+}
+
+/// What a token must be beside genuine.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// The issuer, exactly.
+    pub issuer: String,
+    /// One audience that it must be for; `None` accepts any.
+    pub audience: Option<String>,
+    /// How far clocks may differ.
+    pub leeway: TimeDelta,
+}
+
+/// Checks tokens of one issuer.
+pub struct Verifier {
+    issuer_keys: RwLock<Arc<[PublicKey]>>,
+    endorsed: Cache<String, Arc<EndorsedKey>>,
+    trust: TrustState,
+}
+
+/// A session key that an issuer key vouches for.
+struct EndorsedKey {
+    key: PublicKey,
+    session_id: Uuid,
+    user_id: Uuid,
+    expire_time: i64,
+    endorsed_by: String,
+}
+
+impl Default for Verifier {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+impl Verifier {
+    /// A verifier that holds these issuer keys and knows of no revocation yet.
+    pub fn new(issuer_keys: Vec<PublicKey>) -> Self {
+        Self {
+            issuer_keys: RwLock::new(issuer_keys.into()),
+            endorsed: Cache::new(ENDORSED_KEYS),
+            trust: TrustState::default(),
+        }
+    }
+
+    /// A verifier that holds the keys of a JWK set, as `Keys.GetJwks` and `/.well-known/jwks.json` give it.
+    pub fn from_jwks(json: &str) -> Result<Self, BadKey> {
+        Ok(Self::new(PublicKey::from_jwks(json)?))
+    }
+
+    /// Takes other issuer keys from now on.
+    pub fn set_issuer_keys(&self, keys: Vec<PublicKey>) {
+        *self.issuer_keys.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
+    }
+
+    /// The revocations that it knows of.
+    pub fn trust(&self) -> &TrustState {
+        &self.trust
+    }
+
+    /// How many checked session keys it remembers.
+    pub fn remembered_keys(&self) -> usize {
+        self.endorsed.len()
+    }
+
+    /// Checks signature, claims and revocation, in this order.
+    pub fn check(&self, token: &str, expected: &Expected, now: DateTime<Utc>) -> Result<Claims, Refusal> {
+        let parts = Parts::split(token)?;
+        parts.require_type(ACCESS_TOKEN_TYPE)?;
+        let claims = self.claims_of_genuine(&parts, expected, now)?;
+        check_claims(&claims, expected, now)?;
+        if self.trust.is_revoked(&claims) {
+            return Err(Refusal::Revoked);
+        }
+        Ok(claims)
+    }
+
+    /// The claims, once the signature is known to be the issuer's or a key's that the issuer endorsed.
+    fn claims_of_genuine(
+        &self,
+        parts: &Parts<'_>,
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<Claims, Refusal> {
+        if let Some(key) = self.issuer_key(parts.kid()?) {
+            parts.require_signature(&key)?;
+            return claims(parts);
+        }
+        let endorsed = self.endorsed_key(parts, expected, now)?;
+        parts.require_signature(&endorsed.key)?;
+        let claims: Claims = claims(parts)?;
+        let is_own_session = claims.sub == endorsed.user_id
+            && claims
+                .user
+                .as_ref()
+                .is_some_and(|user| user.sid == endorsed.session_id);
+        if !is_own_session {
+            return Err(Refusal::Invalid("the endorsement is of another session"));
+        }
+        Ok(claims)
+    }
+
+    fn endorsed_key(
+        &self,
+        parts: &Parts<'_>,
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<Arc<EndorsedKey>, Refusal> {
+        let kid = parts.kid()?;
+        let is_usable = |key: &EndorsedKey| {
+            key.expire_time > (now - expected.leeway).timestamp()
+                && self.issuer_key(&key.endorsed_by).is_some()
+        };
+        if let Some(known) = self.endorsed.get(kid).filter(|known| is_usable(known)) {
+            return Ok(known);
+        }
+        let endorsement = parts.endorsement().ok_or(Refusal::Invalid("unknown key"))?;
+        let endorsed = Arc::new(self.check_endorsement(endorsement, kid, expected)?);
+        if !is_usable(&endorsed) {
+            return Err(Refusal::Expired);
+        }
+        self.endorsed.insert(kid.to_owned(), endorsed.clone());
+        Ok(endorsed)
+    }
+
+    fn check_endorsement(
+        &self,
+        endorsement: &str,
+        kid: &str,
+        expected: &Expected,
+    ) -> Result<EndorsedKey, Refusal> {
+        let parts = Parts::split(endorsement).map_err(|_| Refusal::Invalid("malformed endorsement"))?;
+        parts.require_type(ENDORSEMENT_TYPE)?;
+        let issuer_key = self
+            .issuer_key(parts.kid()?)
+            .ok_or(Refusal::Invalid("unknown issuer key"))?;
+        parts.require_signature(&issuer_key)?;
+        let claims: Endorsement = claims(&parts)?;
+        if claims.iss != expected.issuer {
+            return Err(Refusal::Invalid("endorsed by another issuer"));
+        }
+        let key =
+            PublicKey::from_jwk(&claims.cnf.jwk).map_err(|_| Refusal::Invalid("unusable endorsed key"))?;
+        if key.kid() != kid {
+            return Err(Refusal::Invalid("the endorsement is of another key"));
+        }
+        Ok(EndorsedKey {
+            key,
+            session_id: claims.sid,
+            user_id: claims.sub,
+            expire_time: claims.exp,
+            endorsed_by: issuer_key.kid().to_owned(),
+        })
+    }
+
+    fn issuer_key(&self, kid: &str) -> Option<PublicKey> {
+        let keys = self.issuer_keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.iter().find(|key| key.kid() == kid).cloned()
+    }
+}
+
+fn claims<T: DeserializeOwned>(parts: &Parts<'_>) -> Result<T, Refusal> {
+    let json = URL_SAFE_NO_PAD
+        .decode(parts.payload())
+        .map_err(|_| Refusal::Malformed)?;
+    serde_json::from_slice(&json).map_err(|_| Refusal::Invalid("claims are missing or of the wrong type"))
+}
+
+fn check_claims(claims: &Claims, expected: &Expected, now: DateTime<Utc>) -> Result<(), Refusal> {
+    if claims.iss != expected.issuer {
+        return Err(Refusal::Invalid("another issuer"));
+    }
+    if expected
+        .audience
+        .as_deref()
+        .is_some_and(|audience| !claims.is_for(audience))
+    {
+        return Err(Refusal::Invalid("another audience"));
+    }
+    if claims.exp <= (now - expected.leeway).timestamp() {
+        return Err(Refusal::Expired);
+    }
+    let latest = (now + expected.leeway).timestamp();
+    if claims.nbf > latest || claims.iat > latest {
+        return Err(Refusal::Invalid("not valid yet"));
+    }
+    Ok(())
+}
