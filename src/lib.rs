@@ -32,3 +32,5 @@ pub mod verifier;
 pub mod clock;
 #[cfg(feature = "server")]
 pub mod crypto;
+#[cfg(feature = "server")]
+pub mod models;

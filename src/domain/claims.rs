@@ -105,7 +105,7 @@ pub struct Profile {
     pub aud: Vec<String>,
     /// Scopes, separated by spaces.
     pub scope: String,
-    /// Roles; none while the password must be changed.
+    /// Roles.
     pub roles: Vec<String>,
     /// The user's token version.
     pub ver: i64,
@@ -117,6 +117,26 @@ pub struct Profile {
     /// With the scope `profile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preferred_username: Option<String>,
+    /// The password must be changed before anything else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub password_change_required: bool,
+}
+
+impl Profile {
+    /// What a token may say now: while the password must be changed, it is good for that and nothing else.
+    pub fn effective(self) -> Self {
+        if !self.password_change_required {
+            return self;
+        }
+        Self {
+            aud: vec![OWN_AUDIENCE.to_owned()],
+            scope: PASSWORD_CHANGE_SCOPE.to_owned(),
+            roles: Vec::new(),
+            email: None,
+            preferred_username: None,
+            ..self
+        }
+    }
 }
 
 /// The claims of an endorsement: an issuer key vouches for a session's key (RFC 7800).

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     InvalidField,
-    claims::{ADMIN_ROLE, OWN_AUDIENCE, PASSWORD_CHANGE_SCOPE, Profile},
+    claims::{ADMIN_ROLE, Profile},
 };
 
 /// A person who can sign in.
@@ -43,18 +43,6 @@ impl User {
 
     /// What the tokens of a session say that asked for these audiences and scopes.
     pub fn profile(&self, aud: Vec<String>, scope: String) -> Profile {
-        let amr = vec!["pwd".to_owned()];
-        if self.password_change_required {
-            return Profile {
-                aud: vec![OWN_AUDIENCE.to_owned()],
-                scope: PASSWORD_CHANGE_SCOPE.to_owned(),
-                roles: Vec::new(),
-                ver: self.token_version,
-                amr,
-                email: None,
-                preferred_username: None,
-            };
-        }
         let asked = |name| scope.split(' ').any(|scope| scope == name);
         Profile {
             email: self.email.clone().filter(|_| asked("email")),
@@ -63,7 +51,8 @@ impl User {
             scope,
             roles: self.roles.clone(),
             ver: self.token_version,
-            amr,
+            amr: vec!["pwd".to_owned()],
+            password_change_required: self.password_change_required,
         }
     }
 }

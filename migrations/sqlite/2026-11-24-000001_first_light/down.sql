@@ -1,0 +1,9 @@
+DROP TABLE audit_events;
+DROP TABLE trust_log;
+DROP TABLE trust_head;
+DROP TABLE server_secrets;
+DROP TABLE issuer_keys;
+DROP TABLE session_keys;
+DROP TABLE sessions;
+DROP TABLE users;
+DROP TABLE tenants;

@@ -1,0 +1,55 @@
+//! What can go wrong between Tessera and its database.
+
+use diesel::result::{DatabaseErrorKind, Error};
+
+use crate::domain::Inconsistent;
+
+/// The database did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It can't be reached, is starting, stopping or locked. Trying later may help.
+    #[error("the database is away: {0}")]
+    Unavailable(String),
+    /// A unique value is taken.
+    #[error("the unique value is taken: {0}")]
+    Taken(String),
+    /// Another transaction came first.
+    #[error("another transaction came first: {0}")]
+    Conflict(String),
+    /// A stored value makes no sense.
+    #[error(transparent)]
+    Inconsistent(#[from] Inconsistent),
+    /// Anything else.
+    #[error("the database refused: {0}")]
+    Query(Error),
+}
+
+/// Beginnings of messages of a database that is not there for now; diesel has no kinds for them.
+const AWAY: [&str; 7] = [
+    "database is locked",
+    "terminating connection",
+    "the database system is",
+    "sorry, too many clients",
+    "remaining connection slots",
+    "connection closed",
+    "error communicating with the server",
+];
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        let Error::DatabaseError(kind, info) = &error else {
+            return Self::Query(error);
+        };
+        let message = || info.message().to_owned();
+        match kind {
+            DatabaseErrorKind::UniqueViolation => Self::Taken(message()),
+            DatabaseErrorKind::SerializationFailure => Self::Conflict(message()),
+            DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
+                Self::Unavailable(message())
+            }
+            _ if info.message() == "deadlock detected" => Self::Conflict(message()),
+            _ if AWAY.iter().any(|away| info.message().starts_with(away)) => Self::Unavailable(message()),
+            _ => Self::Query(error),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The tables: pools, portable column types, the schema, a file per table.
+//!
+//! One set of queries serves SQLite and PostgreSQL: [`Conn`] is one of the two connections and the
+//! `on!` macro expands each query once for each of them.
+//!
+//! Must not enter: tonic, decisions about what a caller may do, the opening of transactions by a model.
+
+mod columns;
+mod conn;
+mod error;
+mod migrate;
+mod schema;
+mod store;
+
+pub mod audit_events;
+pub mod issuer_keys;
+pub mod server_secrets;
+pub mod session_keys;
+pub mod sessions;
+pub mod tenants;
+pub mod trust_log;
+pub mod users;
+
+pub use conn::Conn;
+pub use error::StoreError;
+pub use store::{Database, PoolState, Store};
+
+use conn::{Cached, on};
+
+/// What a model's function answers.
+pub type Stored<T> = Result<T, StoreError>;
+
+/// A part of a list, newest first: at most `limit` rows, all older than `before`.
+#[derive(Debug, Clone, Copy)]
+pub struct Slice {
+    /// Only rows with a smaller id; `None` begins at the newest.
+    pub before: Option<uuid::Uuid>,
+    /// How many rows at most.
+    pub limit: i64,
+}
+
+impl Slice {
+    /// An id that every row of the slice is smaller than.
+    fn below(&self) -> columns::IdCol {
+        columns::IdCol(self.before.unwrap_or(uuid::Uuid::max()))
+    }
+}

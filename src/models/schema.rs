@@ -1,0 +1,145 @@
+//! The tables as diesel knows them, for both databases.
+#![allow(missing_docs, reason = "the migrations describe the tables")]
+
+diesel::table! {
+    use diesel::sql_types::{Text};
+    use crate::models::columns::{DbTime, DbUuid};
+
+    tenants (id) {
+        id -> DbUuid,
+        name -> Text,
+        display_name -> Text,
+        create_time -> DbTime,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+    use crate::models::columns::{DbTime, DbUuid};
+
+    users (id) {
+        id -> DbUuid,
+        tenant_id -> DbUuid,
+        username -> Text,
+        password_hash -> Text,
+        password_change_required -> Bool,
+        email -> Nullable<Text>,
+        display_name -> Text,
+        roles -> Text,
+        token_version -> BigInt,
+        disable_time -> Nullable<DbTime>,
+        create_time -> DbTime,
+        update_time -> DbTime,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
+    use crate::models::columns::{DbTime, DbUuid};
+
+    sessions (id) {
+        id -> DbUuid,
+        tenant_id -> DbUuid,
+        user_id -> DbUuid,
+        device_type -> Text,
+        device_id -> Text,
+        device_name -> Text,
+        slot -> Integer,
+        kid -> Text,
+        salt -> Binary,
+        profile -> Text,
+        generation -> BigInt,
+        create_time -> DbTime,
+        refresh_time -> DbTime,
+        idle_expire_time -> DbTime,
+        expire_time -> DbTime,
+        end_time -> Nullable<DbTime>,
+        end_reason -> Nullable<Text>,
+        first_address -> Text,
+        last_address -> Text,
+        user_agent -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Binary, Text};
+    use crate::models::columns::{DbUuid};
+
+    session_keys (kid) {
+        kid -> Text,
+        session_id -> DbUuid,
+        algorithm -> Text,
+        public_jwk -> Text,
+        sealed_private_key -> Binary,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Binary, Nullable, Text};
+    use crate::models::columns::{DbTime};
+
+    issuer_keys (kid) {
+        kid -> Text,
+        algorithm -> Text,
+        state -> Text,
+        public_jwk -> Text,
+        sealed_private_key -> Binary,
+        create_time -> DbTime,
+        activate_time -> Nullable<DbTime>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Binary, Text};
+
+    server_secrets (name) {
+        name -> Text,
+        sealed -> Binary,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Integer};
+
+    trust_head (id) {
+        id -> Integer,
+        revision -> BigInt,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Nullable, Text};
+    use crate::models::columns::{DbTime, DbUuid};
+
+    trust_log (revision) {
+        revision -> BigInt,
+        kind -> Text,
+        subject -> DbUuid,
+        version -> Nullable<BigInt>,
+        create_time -> DbTime,
+        expire_time -> DbTime,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Nullable, Text};
+    use crate::models::columns::{DbTime, DbUuid};
+
+    audit_events (id) {
+        id -> DbUuid,
+        tenant_id -> DbUuid,
+        create_time -> DbTime,
+        action -> Text,
+        refusal -> Nullable<Text>,
+        actor_id -> Nullable<DbUuid>,
+        target_type -> Text,
+        target_id -> Nullable<DbUuid>,
+        address -> Text,
+        user_agent -> Text,
+        request_id -> Text,
+    }
+}
+
+diesel::joinable!(users -> tenants (tenant_id));
+diesel::joinable!(session_keys -> sessions (session_id));
+diesel::allow_tables_to_appear_in_same_query!(tenants, users, sessions, session_keys);

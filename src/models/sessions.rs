@@ -1,0 +1,310 @@
+//! The table `sessions`.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    BoolExpressionMethods, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable,
+    SelectableHelper,
+};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::{
+    Cached, Conn, Slice, Stored,
+    columns::{IdCol, TimeCol},
+    on,
+    schema::{session_keys, sessions},
+};
+use crate::domain::{
+    Inconsistent,
+    claims::Profile,
+    device::Device,
+    session::{End, EndReason, Session},
+};
+
+/// Everything but the salt and the profile.
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = sessions)]
+struct Row {
+    id: IdCol,
+    tenant_id: IdCol,
+    user_id: IdCol,
+    device_type: String,
+    device_id: String,
+    device_name: String,
+    slot: i32,
+    kid: String,
+    generation: i64,
+    create_time: TimeCol,
+    refresh_time: TimeCol,
+    idle_expire_time: TimeCol,
+    expire_time: TimeCol,
+    end_time: Option<TimeCol>,
+    end_reason: Option<String>,
+    first_address: String,
+    last_address: String,
+    user_agent: String,
+}
+
+impl From<&Session> for Row {
+    fn from(session: &Session) -> Self {
+        Self {
+            id: IdCol(session.id),
+            tenant_id: IdCol(session.tenant_id),
+            user_id: IdCol(session.user_id),
+            device_type: session.device.kind.clone(),
+            device_id: session.device.id.clone(),
+            device_name: session.device.name.clone(),
+            slot: session.slot,
+            kid: session.kid.clone(),
+            generation: session.generation,
+            create_time: TimeCol(session.create_time),
+            refresh_time: TimeCol(session.refresh_time),
+            idle_expire_time: TimeCol(session.idle_expire_time),
+            expire_time: TimeCol(session.expire_time),
+            end_time: session.end.map(|end| TimeCol(end.time)),
+            end_reason: session.end.map(|end| end.reason.as_str().to_owned()),
+            first_address: session.first_address.clone(),
+            last_address: session.last_address.clone(),
+            user_agent: session.user_agent.clone(),
+        }
+    }
+}
+
+impl TryFrom<Row> for Session {
+    type Error = Inconsistent;
+
+    fn try_from(row: Row) -> Result<Self, Inconsistent> {
+        let end = match (row.end_time, row.end_reason) {
+            (None, None) => None,
+            (Some(time), Some(word)) => {
+                let reason = EndReason::from_word(&word).ok_or(broken("end_reason"))?;
+                Some(End { time: time.0, reason })
+            }
+            _ => return Err(broken("end_time")),
+        };
+        Ok(Self {
+            id: row.id.0,
+            tenant_id: row.tenant_id.0,
+            user_id: row.user_id.0,
+            device: Device {
+                kind: row.device_type,
+                id: row.device_id,
+                name: row.device_name,
+            },
+            slot: row.slot,
+            kid: row.kid,
+            generation: row.generation,
+            create_time: row.create_time.0,
+            refresh_time: row.refresh_time.0,
+            idle_expire_time: row.idle_expire_time.0,
+            expire_time: row.expire_time.0,
+            end,
+            first_address: row.first_address,
+            last_address: row.last_address,
+            user_agent: row.user_agent,
+        })
+    }
+}
+
+const fn broken(column: &'static str) -> Inconsistent {
+    Inconsistent {
+        table: "sessions",
+        column,
+    }
+}
+
+fn read_profile(json: &str) -> Result<Profile, Inconsistent> {
+    serde_json::from_str(json).map_err(|_| broken("profile"))
+}
+
+fn write_profile(profile: &Profile) -> Result<String, Inconsistent> {
+    serde_json::to_string(profile).map_err(|_| broken("profile"))
+}
+
+/// Adds a session; a place that is taken is [`StoreError::Taken`](super::StoreError::Taken).
+pub async fn insert(conn: &mut Conn, session: &Session, salt: &[u8], profile: &Profile) -> Stored<()> {
+    let profile = write_profile(profile)?;
+    let values = (
+        Row::from(session),
+        sessions::salt.eq(salt),
+        sessions::profile.eq(profile),
+    );
+    on!(conn, c => Cached(diesel::insert_into(sessions::table).values(&values)).execute(c).await)?;
+    Ok(())
+}
+
+/// The session with this id.
+pub async fn find(conn: &mut Conn, id: Uuid) -> Stored<Option<Session>> {
+    let row: Option<Row> = on!(conn, c => {
+        sessions::table.find(IdCol(id)).select(Row::as_select()).first(c).await.optional()
+    })?;
+    Ok(row.map(Session::try_from).transpose()?)
+}
+
+/// What tokens of a session are made with, sealed; never changes.
+pub struct Maker {
+    /// The session as it is now.
+    pub session: Session,
+    /// What its refresh tokens' tags are derived with.
+    pub salt: Vec<u8>,
+    /// The algorithm of its key.
+    pub algorithm: String,
+    /// Its key, sealed.
+    pub sealed_private_key: Vec<u8>,
+}
+
+/// What tokens of this session are made with.
+pub async fn find_maker(conn: &mut Conn, id: Uuid) -> Stored<Option<Maker>> {
+    find_maker_where(conn, MakerOf::Session(id)).await
+}
+
+/// What tokens are made with under this key.
+pub async fn find_maker_by_kid(conn: &mut Conn, kid: &str) -> Stored<Option<Maker>> {
+    find_maker_where(conn, MakerOf::Key(kid)).await
+}
+
+enum MakerOf<'k> {
+    Session(Uuid),
+    Key(&'k str),
+}
+
+async fn find_maker_where(conn: &mut Conn, of: MakerOf<'_>) -> Stored<Option<Maker>> {
+    type Found = (Row, Vec<u8>, String, Vec<u8>);
+    let found: Option<Found> = on!(conn, c => {
+        let all = sessions::table.inner_join(session_keys::table).select((
+            Row::as_select(),
+            sessions::salt,
+            session_keys::algorithm,
+            session_keys::sealed_private_key,
+        ));
+        match of {
+            MakerOf::Session(id) => all.filter(sessions::id.eq(IdCol(id))).first(c).await.optional(),
+            MakerOf::Key(kid) => all.filter(session_keys::kid.eq(kid)).first(c).await.optional(),
+        }
+    })?;
+    let Some((row, salt, algorithm, sealed_private_key)) = found else {
+        return Ok(None);
+    };
+    Ok(Some(Maker {
+        session: row.try_into()?,
+        salt,
+        algorithm,
+        sealed_private_key,
+    }))
+}
+
+/// A step along the refresh chain.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The generation that is spent.
+    pub generation: i64,
+    /// When.
+    pub now: DateTime<Utc>,
+    /// When the session expires from now on unless it is refreshed before.
+    pub idle_expire_time: DateTime<Utc>,
+    /// Who asks.
+    pub address: String,
+}
+
+/// Takes a step along the refresh chain, in one statement: of any number at once, one succeeds. Gives
+/// what the next token says; `None` where the session is not at this generation, has ended or expired.
+pub async fn advance(conn: &mut Conn, id: Uuid, step: &Step) -> Stored<Option<Profile>> {
+    let profiles: Vec<String> = on!(conn, c => {
+        let is_here = sessions::id
+            .eq(IdCol(id))
+            .and(sessions::generation.eq(step.generation))
+            .and(sessions::end_time.is_null())
+            .and(sessions::idle_expire_time.gt(TimeCol(step.now)));
+        let update = diesel::update(sessions::table.filter(is_here)).set((
+            sessions::generation.eq(step.generation + 1),
+            sessions::refresh_time.eq(TimeCol(step.now)),
+            sessions::idle_expire_time.eq(TimeCol(step.idle_expire_time)),
+            sessions::last_address.eq(&step.address),
+        ));
+        Cached(update.returning(sessions::profile)).get_results(c).await
+    })?;
+    Ok(profiles
+        .into_iter()
+        .next()
+        .map(|json| read_profile(&json))
+        .transpose()?)
+}
+
+/// The session with what its tokens say.
+pub async fn find_with_profile(conn: &mut Conn, id: Uuid) -> Stored<Option<(Session, Profile)>> {
+    let found: Option<(Row, String)> = on!(conn, c => {
+        sessions::table
+            .find(IdCol(id))
+            .select((Row::as_select(), sessions::profile))
+            .first(c)
+            .await
+            .optional()
+    })?;
+    let Some((row, profile)) = found else {
+        return Ok(None);
+    };
+    Ok(Some((row.try_into()?, read_profile(&profile)?)))
+}
+
+/// Ends a session; `None` where it had ended before, else whether it was live until now.
+pub async fn end(conn: &mut Conn, id: Uuid, end: End) -> Stored<Option<bool>> {
+    let limits: Vec<TimeCol> = on!(conn, c => {
+        let is_open = sessions::id.eq(IdCol(id)).and(sessions::end_time.is_null());
+        let update = diesel::update(sessions::table.filter(is_open)).set((
+            sessions::end_time.eq(TimeCol(end.time)),
+            sessions::end_reason.eq(end.reason.as_str()),
+        ));
+        Cached(update.returning(sessions::idle_expire_time)).get_results(c).await
+    })?;
+    Ok(limits.into_iter().next().map(|limit| limit.0 > end.time))
+}
+
+/// A user's sessions that have not been ended; some may have expired.
+pub async fn open_of_user(conn: &mut Conn, user_id: Uuid) -> Stored<Vec<(Session, Profile)>> {
+    let rows: Vec<(Row, String)> = on!(conn, c => {
+        sessions::table
+            .filter(sessions::user_id.eq(IdCol(user_id)))
+            .filter(sessions::end_time.is_null())
+            .select((Row::as_select(), sessions::profile))
+            .load(c)
+            .await
+    })?;
+    rows.into_iter()
+        .map(|(row, profile)| Ok((row.try_into()?, read_profile(&profile)?)))
+        .collect()
+}
+
+/// Changes what the next tokens of a session say.
+pub async fn set_profile(conn: &mut Conn, id: Uuid, profile: &Profile) -> Stored<()> {
+    let profile = write_profile(profile)?;
+    on!(conn, c => {
+        let update = diesel::update(sessions::table.find(IdCol(id))).set(sessions::profile.eq(&profile));
+        Cached(update).execute(c).await
+    })?;
+    Ok(())
+}
+
+/// A user's sessions, newest first. `live_at` leaves out those that have ended or expired by then.
+pub async fn list(
+    conn: &mut Conn,
+    user_id: Uuid,
+    live_at: Option<DateTime<Utc>>,
+    slice: Slice,
+) -> Stored<Vec<Session>> {
+    let rows: Vec<Row> = on!(conn, c => {
+        let all = sessions::table
+            .filter(sessions::user_id.eq(IdCol(user_id)))
+            .filter(sessions::id.lt(slice.below()))
+            .order(sessions::id.desc())
+            .limit(slice.limit)
+            .select(Row::as_select());
+        match live_at {
+            None => all.load(c).await,
+            Some(now) => {
+                let is_live = sessions::end_time.is_null().and(sessions::idle_expire_time.gt(TimeCol(now)));
+                all.filter(is_live).load(c).await
+            }
+        }
+    })?;
+    rows.into_iter().map(|row| Ok(row.try_into()?)).collect()
+}

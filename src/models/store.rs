@@ -1,0 +1,385 @@
+//! The pools, and the two ways to use them: [`Store::run`] for statements that stand alone and
+//! [`Store::tx`] for those that belong together.
+
+use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+
+use diesel_async::{
+    AsyncConnection, AsyncPgConnection, SimpleAsyncConnection,
+    pooled_connection::{
+        AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod, SetupCallback,
+    },
+};
+use tokio::{
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Conn, StoreError,
+    conn::{Either, PgConn, SqliteConn},
+    migrate,
+};
+
+/// How long a caller waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// More connections to one SQLite file only compete for its cache.
+const MOST_SQLITE_READERS: u32 = 8;
+
+type Manager<C> = AsyncDieselConnectionManager<C>;
+
+/// Which database.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Database {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A server, by its URL.
+    Postgres(Box<tokio_postgres::Config>),
+}
+
+/// The URL names no database.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadDatabaseUrl {
+    /// Neither kind.
+    #[error("is neither sqlite://PATH nor postgres://…")]
+    Scheme,
+    /// PostgreSQL's driver does not take it. Its message repeats no value.
+    #[error("is no PostgreSQL URL: {0}")]
+    Postgres(String),
+}
+
+impl FromStr for Database {
+    type Err = BadDatabaseUrl;
+
+    fn from_str(url: &str) -> Result<Self, BadDatabaseUrl> {
+        if let Some(path) = url.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
+            return Ok(Self::Sqlite(path.into()));
+        }
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(BadDatabaseUrl::Scheme);
+        }
+        let mut config: tokio_postgres::Config = url
+            .parse()
+            .map_err(|error: tokio_postgres::Error| BadDatabaseUrl::Postgres(error.to_string()))?;
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(PATIENCE);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            // A server behind a cut network is noticed in seconds and not in hours.
+            config.tcp_user_timeout(2 * PATIENCE);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("tessera");
+        }
+        Ok(Self::Postgres(Box::new(config)))
+    }
+}
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    pools: Pools,
+    transactions: TaskTracker,
+}
+
+enum Pools {
+    /// SQLite has one writer at a time, so the queue for it is ours and fair.
+    Sqlite {
+        writer: Pool<SqliteConn>,
+        readers: Pool<SqliteConn>,
+    },
+    Pg(Pool<PgConn>),
+}
+
+/// A bb8 pool behind a queue: bb8 alone lets some waiters starve.
+struct Pool<C: PoolableConnection + 'static>
+where
+    Manager<C>: bb8::ManageConnection<Connection = C>,
+{
+    name: &'static str,
+    pool: bb8::Pool<Manager<C>>,
+    places: Arc<Semaphore>,
+}
+
+/// How a pool stands.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolState {
+    /// Which pool.
+    pub name: &'static str,
+    /// Open connections.
+    pub connections: u32,
+    /// Those of them that nobody uses.
+    pub idle: u32,
+}
+
+/// What a statement or a transaction is given to [`Store::run`] and [`Store::tx`] as: an async closure
+/// over a connection whose future can move between threads.
+pub trait Work<'c, T>:
+    AsyncFnOnce(&'c mut Conn) -> T + FnOnce(&'c mut Conn) -> <Self as Work<'c, T>>::Future
+{
+    /// What the closure makes.
+    type Future: Future<Output = T> + Send;
+}
+
+impl<'c, T, F, Fut> Work<'c, T> for F
+where
+    F: AsyncFnOnce(&'c mut Conn) -> T + FnOnce(&'c mut Conn) -> Fut,
+    Fut: Future<Output = T> + Send,
+{
+    type Future = Fut;
+}
+
+impl Store {
+    /// Opens the database and brings its schema up to date.
+    pub async fn open(database: &Database, max_connections: u32) -> Result<Self, StoreError> {
+        let pools = match database {
+            Database::Sqlite(path) => {
+                let url = path
+                    .to_str()
+                    .ok_or_else(|| unavailable("the path is not UTF-8"))?;
+                migrate::sqlite(sqlite_connection(url.to_owned(), "").await.map_err(unavailable)?).await?;
+                let readers = max_connections.clamp(1, MOST_SQLITE_READERS);
+                Pools::Sqlite {
+                    writer: Pool::new("writer", url, 1, sqlite_setup("")).await?,
+                    readers: Pool::new("readers", url, readers, sqlite_setup("PRAGMA query_only = ON;"))
+                        .await?,
+                }
+            }
+            Database::Postgres(config) => {
+                migrate::postgres(pg_connection(config).await.map_err(unavailable)?).await?;
+                let config = config.clone();
+                let setup: SetupCallback<PgConn> = Box::new(move |_| {
+                    let config = config.clone();
+                    Box::pin(async move { pg_connection(&config).await })
+                });
+                Pools::Pg(Pool::new("postgres", "", max_connections, setup).await?)
+            }
+        };
+        Ok(Self(Arc::new(Inner {
+            pools,
+            transactions: TaskTracker::new(),
+        })))
+    }
+
+    /// Runs statements that stand alone and write nothing.
+    ///
+    /// A pooled connection may have died unnoticed; then the work is done once more on another one.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        F: for<'c> AsyncFnOnce(&'c mut Conn) -> Result<T, StoreError>
+            + for<'c> Work<'c, Result<T, StoreError>>
+            + Clone
+            + Send,
+    {
+        self.run(Access::Read, work).await
+    }
+
+    /// Runs one statement that writes. It may run twice where a connection dies while it runs, so doing
+    /// it twice must be the same as doing it once.
+    pub async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        F: for<'c> AsyncFnOnce(&'c mut Conn) -> Result<T, StoreError>
+            + for<'c> Work<'c, Result<T, StoreError>>
+            + Clone
+            + Send,
+    {
+        self.run(Access::Write, work).await
+    }
+
+    async fn run<T, F>(&self, access: Access, work: F) -> Result<T, StoreError>
+    where
+        F: for<'c> AsyncFnOnce(&'c mut Conn) -> Result<T, StoreError>
+            + for<'c> Work<'c, Result<T, StoreError>>
+            + Clone
+            + Send,
+    {
+        let mut conn = self.connection(access).await?;
+        match work.clone()(&mut conn).await {
+            Err(error) if is_lost(&mut conn, &error) => drop(conn),
+            done => return done,
+        }
+        let mut conn = self.connection(access).await?;
+        work(&mut conn).await
+    }
+
+    /// Runs a transaction: commits what ends in `Ok`, rolls back what ends in `Err`.
+    ///
+    /// It runs in a task of its own, so that it ends either way when the caller goes away.
+    pub async fn tx<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: for<'c> AsyncFnOnce(&'c mut Conn) -> Result<T, E>
+            + for<'c> Work<'c, Result<T, E>>
+            + Send
+            + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let store = self.clone();
+        let task = self.0.transactions.spawn(async move {
+            let mut conn = store.begin().await?;
+            match work(&mut conn).await {
+                Ok(value) => {
+                    conn.commit().await.map_err(|error| E::from(error.into()))?;
+                    Ok(value)
+                }
+                Err(error) => {
+                    // A connection that can't even roll back is broken, and the pool drops it.
+                    let _ = conn.rollback().await;
+                    Err(error)
+                }
+            }
+        });
+        match task.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(unavailable("the transaction was torn down").into()),
+        }
+    }
+
+    /// Waits for transactions that callers have left, then closes.
+    pub async fn close(&self) {
+        self.0.transactions.close();
+        self.0.transactions.wait().await;
+    }
+
+    /// How the pools stand.
+    pub fn pools(&self) -> Vec<PoolState> {
+        match &self.0.pools {
+            Pools::Sqlite { writer, readers } => vec![writer.state(), readers.state()],
+            Pools::Pg(pool) => vec![pool.state()],
+        }
+    }
+
+    /// Nothing has been done yet when BEGIN fails, so a dead connection is replaced without harm.
+    async fn begin(&self) -> Result<Conn, StoreError> {
+        let mut conn = self.connection(Access::Write).await?;
+        match conn.begin().await.map_err(StoreError::from) {
+            Ok(()) => return Ok(conn),
+            Err(error) if is_lost(&mut conn, &error) => drop(conn),
+            Err(error) => return Err(error),
+        }
+        let mut conn = self.connection(Access::Write).await?;
+        conn.begin().await?;
+        Ok(conn)
+    }
+
+    async fn connection(&self, access: Access) -> Result<Conn, StoreError> {
+        let connecting = async {
+            match (&self.0.pools, access) {
+                (Pools::Sqlite { writer, .. }, Access::Write) => writer.get(Either::Sqlite).await,
+                (Pools::Sqlite { readers, .. }, Access::Read) => readers.get(Either::Sqlite).await,
+                (Pools::Pg(pool), _) => pool.get(Either::Pg).await,
+            }
+        };
+        timeout(PATIENCE, connecting)
+            .await
+            .map_err(|_| unavailable("no connection became free in time"))?
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Access {
+    Read,
+    Write,
+}
+
+/// The connection died, and not before its work but under it.
+fn is_lost(conn: &mut Conn, error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable(_)) && conn.is_broken()
+}
+
+impl<C> Pool<C>
+where
+    C: PoolableConnection + 'static,
+    Manager<C>: bb8::ManageConnection<Connection = C>,
+    <Manager<C> as bb8::ManageConnection>::Error: std::error::Error,
+{
+    async fn new(
+        name: &'static str,
+        url: &str,
+        size: u32,
+        setup: SetupCallback<C>,
+    ) -> Result<Self, StoreError> {
+        let mut config = ManagerConfig::default();
+        config.custom_setup = setup;
+        // Looks at the connection's own state when it is taken, which costs no query.
+        config.recycling_method = RecyclingMethod::CustomFunction(Box::new(|conn: &mut C| {
+            let is_broken = conn.is_broken();
+            Box::pin(async move {
+                if is_broken {
+                    Err(diesel::result::Error::BrokenTransactionManager)
+                } else {
+                    Ok(())
+                }
+            })
+        }));
+        let pool = bb8::Pool::builder()
+            .max_size(size)
+            .connection_timeout(PATIENCE)
+            .test_on_check_out(true)
+            .build(Manager::new_with_config(url, config))
+            .await
+            .map_err(unavailable)?;
+        Ok(Self {
+            name,
+            pool,
+            places: Arc::new(Semaphore::new(size as usize)),
+        })
+    }
+
+    async fn get(
+        &self,
+        either: impl FnOnce(bb8::PooledConnection<'static, Manager<C>>) -> Either,
+    ) -> Result<Conn, StoreError> {
+        let place: Result<OwnedSemaphorePermit, AcquireError> = self.places.clone().acquire_owned().await;
+        let place = place.map_err(unavailable)?;
+        let pooled = self.pool.get_owned().await.map_err(unavailable)?;
+        Ok(Conn {
+            inner: either(pooled),
+            _place: place,
+        })
+    }
+
+    fn state(&self) -> PoolState {
+        let state = self.pool.state();
+        PoolState {
+            name: self.name,
+            connections: state.connections,
+            idle: state.idle_connections,
+        }
+    }
+}
+
+fn unavailable(error: impl ToString) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+fn sqlite_setup(more: &'static str) -> SetupCallback<SqliteConn> {
+    Box::new(move |url| Box::pin(sqlite_connection(url.to_owned(), more)))
+}
+
+async fn sqlite_connection(path: String, more: &str) -> diesel::ConnectionResult<SqliteConn> {
+    let mut conn = SqliteConn::establish(&path).await?;
+    // FULL: a logout that was answered is still there after a power cut.
+    let pragmas = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                   PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;";
+    let setup = conn.batch_execute(&format!("{pragmas} {more}")).await;
+    setup.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+async fn pg_connection(config: &tokio_postgres::Config) -> diesel::ConnectionResult<PgConn> {
+    let connected = config.connect(tokio_postgres::NoTls).await;
+    let (client, connection) =
+        connected.map_err(|error| diesel::ConnectionError::BadConnection(describe(&error)))?;
+    AsyncPgConnection::try_from_client_and_connection(client, connection).await
+}
+
+/// The error with its causes: the driver's own text is as short as "error connecting to server".
+fn describe(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", describe(source)),
+        None => error.to_string(),
+    }
+}
