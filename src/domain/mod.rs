@@ -4,15 +4,23 @@
 //! arguments.
 
 pub mod algorithm;
+#[cfg(feature = "server")]
 pub mod audit;
 pub mod claims;
+#[cfg(feature = "server")]
 pub mod device;
+#[cfg(feature = "server")]
 pub mod password;
+#[cfg(feature = "server")]
 pub mod refresh_token;
+#[cfg(feature = "server")]
 pub mod session;
+#[cfg(feature = "server")]
 pub mod tenant;
+#[cfg(feature = "server")]
 pub mod text;
 pub mod trust;
+#[cfg(feature = "server")]
 pub mod user;
 
 /// What is wrong with one field of a request.

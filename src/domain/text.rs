@@ -1,6 +1,14 @@
 //! The rules for short texts that callers give: names, addresses, scopes, audiences.
 
+use unicode_normalization::UnicodeNormalization;
+
 use super::InvalidField;
+
+/// The one form of a text that people type: Unicode's compatibility form (NFKC), so that the same name or
+/// password typed on another keyboard is the same (NIST SP 800-63B-4 section 3.1.1.2).
+pub fn one_form(text: &str) -> String {
+    text.nfkc().collect()
+}
 
 /// A text for people: at most `max` characters, no control characters, may be empty.
 pub fn shown(field: &'static str, text: &str, max: usize) -> Result<String, InvalidField> {

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::{
     InvalidField,
     claims::{ADMIN_ROLE, Profile},
+    text,
 };
 
 /// A person who can sign in.
@@ -57,10 +58,10 @@ impl User {
     }
 }
 
-/// Checks a user name. `text` is in Unicode's compatibility form (NFKC) already; the one form that is
-/// stored and compared is that in lower case.
+/// Checks a user name and brings it into the one form that is stored and compared: Unicode's compatibility
+/// form (NFKC) in lower case.
 pub fn parse_username(field: &'static str, text: &str) -> Result<String, InvalidField> {
-    let name = text.to_lowercase();
+    let name = text::one_form(&text::one_form(text).to_lowercase());
     let length = name.chars().count();
     if !(1..=128).contains(&length) {
         return Err(InvalidField::new(field, "is not 1 to 128 characters long"));

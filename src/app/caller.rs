@@ -1,0 +1,89 @@
+//! Who calls, and whom and what it reaches.
+
+use uuid::Uuid;
+
+use super::{App, Error};
+use crate::{
+    domain::{
+        claims::{ADMIN_ROLE, Claims, PASSWORD_CHANGE_SCOPE},
+        tenant::Tenant,
+        user::User,
+    },
+    models::{tenants, users},
+};
+
+/// A signed-in user, as its token says.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The user.
+    pub user_id: Uuid,
+    /// The user's tenant.
+    pub tenant_id: Uuid,
+    /// The session of the token.
+    pub session_id: Uuid,
+    /// Administers its tenant.
+    pub is_admin: bool,
+    /// Must change its password before anything else.
+    pub must_change_password: bool,
+    /// Administers every tenant.
+    is_root: bool,
+}
+
+impl Caller {
+    pub(super) fn new(claims: Claims, default_tenant_id: Uuid) -> Result<Self, Error> {
+        let must_change_password = claims.has_scope(PASSWORD_CHANGE_SCOPE);
+        let user = claims.user.ok_or(Error::TokenInvalid("belongs to no session"))?;
+        let is_admin = user.roles.iter().any(|role| role == ADMIN_ROLE);
+        Ok(Self {
+            user_id: claims.sub,
+            tenant_id: user.tenant_id,
+            session_id: user.sid,
+            is_admin,
+            must_change_password,
+            is_root: is_admin && user.tenant_id == default_tenant_id,
+        })
+    }
+
+    /// Whether it administers this tenant.
+    pub(super) fn administers(&self, tenant_id: Uuid) -> bool {
+        self.is_root || (self.is_admin && self.tenant_id == tenant_id)
+    }
+
+    /// Whether it may see and end what belongs to this user of this tenant.
+    pub(super) fn reaches(&self, user_id: Uuid, tenant_id: Uuid) -> bool {
+        self.user_id == user_id || self.administers(tenant_id)
+    }
+
+    /// Refuses all but the admins of the tenant `default`.
+    pub(super) fn require_root(&self) -> Result<(), Error> {
+        if self.is_root {
+            Ok(())
+        } else {
+            Err(Error::InsufficientScope)
+        }
+    }
+}
+
+/// The tenant of this name, or the caller's own where the name is empty. One that the caller does not
+/// administer is as good as not there.
+pub(super) async fn administered_tenant(app: &App, caller: &Caller, name: &str) -> Result<Tenant, Error> {
+    let own = caller.tenant_id;
+    let tenant = app.store.read(async move |conn| match name {
+        "" => tenants::find(conn, own).await,
+        name => tenants::find_by_name(conn, name).await,
+    });
+    tenant
+        .await?
+        .filter(|tenant| caller.administers(tenant.id))
+        .ok_or(Error::NotFound("tenant"))
+}
+
+/// The user of this id, who is the caller or one whom it administers.
+pub(super) async fn reachable_user(app: &App, caller: &Caller, id: Uuid) -> Result<User, Error> {
+    let user = app
+        .store
+        .read(async move |conn| users::find(conn, id).await)
+        .await?;
+    user.filter(|user| caller.reaches(user.id, user.tenant_id))
+        .ok_or(Error::NotFound("user"))
+}

@@ -1,0 +1,141 @@
+//! What a verb can refuse or fail with. The words of `reason` are the contract's.
+
+use crate::{
+    crypto::{CryptoError, passwords::HashError, sealing::CannotOpen},
+    domain::{Inconsistent, InvalidField},
+    models::StoreError,
+    verifier::Refusal,
+};
+
+/// Why a verb did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field is not what it must be.
+    #[error(transparent)]
+    Invalid(#[from] InvalidField),
+    /// What should be a token is none.
+    #[error("that is not a token")]
+    TokenMalformed,
+    /// There is no token.
+    #[error("a bearer token is needed")]
+    TokenMissing,
+    /// The token is not one of ours, or not for here. The text is for logs.
+    #[error("the token is not valid here: {0}")]
+    TokenInvalid(&'static str),
+    /// The token's time, or its session's, has passed.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// The token, or its session, was ended.
+    #[error("the token was revoked")]
+    TokenRevoked,
+    /// The refresh token was spent before.
+    #[error("the refresh token was used before; its session has ended")]
+    TokenReused,
+    /// There is no such user, or the password is wrong.
+    #[error("unknown user or wrong password")]
+    InvalidCredentials,
+    /// The user was disabled.
+    #[error("the account is disabled")]
+    AccountDisabled,
+    /// The token is good for changing the password only.
+    #[error("the password must be changed first")]
+    PasswordChangeRequired,
+    /// Nobody can sign up.
+    #[error("sign-up is closed")]
+    SignupClosed,
+    /// The caller may not do this.
+    #[error("this needs a role or scope that the token does not carry")]
+    InsufficientScope,
+    /// It is not there, or not for this caller to see.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// Its name is taken.
+    #[error("there is such a {0} already")]
+    AlreadyExists(&'static str),
+    /// Something changed meanwhile; trying again may help.
+    #[error("something changed meanwhile")]
+    Conflict,
+    /// Too many passwords wait to be hashed.
+    #[error("too many logins at once")]
+    Overloaded,
+    /// The database is away.
+    #[error("the database is away: {0}")]
+    StoreUnavailable(String),
+    /// Our own fault. The text is for logs and for nobody else.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// The contract's word for it.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "INVALID_FIELD",
+            Self::TokenMalformed => "TOKEN_MALFORMED",
+            Self::TokenMissing => "TOKEN_MISSING",
+            Self::TokenInvalid(_) => "TOKEN_INVALID",
+            Self::TokenExpired => "TOKEN_EXPIRED",
+            Self::TokenRevoked => "TOKEN_REVOKED",
+            Self::TokenReused => "TOKEN_REUSED",
+            Self::InvalidCredentials => "INVALID_CREDENTIALS",
+            Self::AccountDisabled => "ACCOUNT_DISABLED",
+            Self::PasswordChangeRequired => "PASSWORD_CHANGE_REQUIRED",
+            Self::SignupClosed => "SIGNUP_CLOSED",
+            Self::InsufficientScope => "INSUFFICIENT_SCOPE",
+            Self::NotFound(_) => "NOT_FOUND",
+            Self::AlreadyExists(_) => "ALREADY_EXISTS",
+            Self::Conflict => "CONFLICT",
+            Self::Overloaded => "OVERLOADED",
+            Self::StoreUnavailable(_) => "STORE_UNAVAILABLE",
+            Self::Internal(_) => "INTERNAL",
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(text) => Self::StoreUnavailable(text),
+            StoreError::Taken(_) | StoreError::Conflict(_) => Self::Conflict,
+            StoreError::Inconsistent(_) | StoreError::Query(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<Inconsistent> for Error {
+    fn from(error: Inconsistent) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<CryptoError> for Error {
+    fn from(error: CryptoError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<CannotOpen> for Error {
+    fn from(error: CannotOpen) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<HashError> for Error {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Overloaded => Self::Overloaded,
+            HashError::Crypto(error) => error.into(),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed => Self::TokenMalformed,
+            Refusal::Invalid(why) => Self::TokenInvalid(why),
+            Refusal::Expired => Self::TokenExpired,
+            Refusal::Revoked => Self::TokenRevoked,
+        }
+    }
+}

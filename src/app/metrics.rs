@@ -1,0 +1,201 @@
+//! What is counted, for Prometheus.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use super::Error;
+use crate::models::PoolState;
+
+/// One RPC and the code that it ended with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CallLabels {
+    /// Its path, as `/tessera.v1.Auth/Login`.
+    pub method: &'static str,
+    /// The name of the gRPC code.
+    pub code: &'static str,
+}
+
+/// One RPC.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MethodLabel {
+    /// Its path.
+    pub method: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    pool: &'static str,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheLabel {
+    cache: &'static str,
+}
+
+type Latencies = Family<MethodLabel, Histogram, fn() -> Histogram>;
+
+/// The counters of one server.
+pub struct Metrics {
+    registry: Registry,
+    /// RPCs by path and code.
+    pub calls: Family<CallLabels, Counter>,
+    /// Seconds that RPCs took, by path.
+    pub latencies: Latencies,
+    logins: Family<Outcome, Counter>,
+    refreshes: Family<Outcome, Counter>,
+    reuses: Counter,
+    tail_failures: Counter,
+    hash_waiting: Gauge,
+    hash_free: Gauge,
+    pools: Family<PoolLabels, Gauge>,
+    caches: Family<CacheLabel, Gauge>,
+    revision: Gauge,
+}
+
+/// From a tenth of a millisecond to six seconds.
+fn latency_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 3.0, 11))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("tessera"),
+            calls: Family::default(),
+            latencies: Family::new_with_constructor(latency_histogram),
+            logins: Family::default(),
+            refreshes: Family::default(),
+            reuses: Counter::default(),
+            tail_failures: Counter::default(),
+            hash_waiting: Gauge::default(),
+            hash_free: Gauge::default(),
+            pools: Family::default(),
+            caches: Family::default(),
+            revision: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("grpc_calls", "RPCs by path and code", self.calls.clone());
+        let latency = "How long RPCs took";
+        r.register_with_unit("grpc_latency", latency, Unit::Seconds, self.latencies.clone());
+        r.register("logins", "Logins by outcome", self.logins.clone());
+        r.register("refreshes", "Refreshes by outcome", self.refreshes.clone());
+        r.register(
+            "refresh_reuses",
+            "Refresh tokens that were used again",
+            self.reuses.clone(),
+        );
+        let tail_failures = "Failed attempts to read the trust log";
+        r.register("trust_tail_failures", tail_failures, self.tail_failures.clone());
+        r.register(
+            "hash_waiting",
+            "Passwords that wait to be hashed",
+            self.hash_waiting.clone(),
+        );
+        r.register(
+            "hash_threads_free",
+            "Hashing threads that are free",
+            self.hash_free.clone(),
+        );
+        r.register(
+            "pool_connections",
+            "Database connections by pool and state",
+            self.pools.clone(),
+        );
+        r.register("cache_entries", "Entries of each cache", self.caches.clone());
+        r.register(
+            "trust_revision",
+            "Revision of the trust log that was reached",
+            self.revision.clone(),
+        );
+    }
+
+    /// All of it in the OpenMetrics text format.
+    pub fn to_text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    pub(super) fn count_login(&self, refusal: Option<&Error>) {
+        self.logins.get_or_create(&outcome(refusal)).inc();
+    }
+
+    pub(super) fn count_refresh(&self, refusal: Option<&Error>) {
+        self.refreshes.get_or_create(&outcome(refusal)).inc();
+        if matches!(refusal, Some(Error::TokenReused)) {
+            self.reuses.inc();
+        }
+    }
+
+    pub(super) fn count_tail_failure(&self) {
+        self.tail_failures.inc();
+    }
+
+    pub(super) fn observe_hashing(&self, waiting: usize, free: usize) {
+        self.hash_waiting.set(gauge(waiting));
+        self.hash_free.set(gauge(free));
+    }
+
+    pub(super) fn observe_pool(&self, pool: PoolState) {
+        let PoolState {
+            name,
+            connections,
+            idle,
+        } = pool;
+        let idle = i64::from(idle);
+        self.pools
+            .get_or_create(&PoolLabels {
+                pool: name,
+                state: "idle",
+            })
+            .set(idle);
+        let busy = i64::from(connections) - idle;
+        self.pools
+            .get_or_create(&PoolLabels {
+                pool: name,
+                state: "busy",
+            })
+            .set(busy);
+    }
+
+    pub(super) fn observe_cache(&self, cache: &'static str, entries: usize) {
+        self.caches
+            .get_or_create(&CacheLabel { cache })
+            .set(gauge(entries));
+    }
+
+    pub(super) fn observe_revision(&self, revision: i64) {
+        self.revision.set(revision);
+    }
+}
+
+fn outcome(refusal: Option<&Error>) -> Outcome {
+    Outcome {
+        outcome: refusal.map_or("OK", Error::reason),
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,163 @@
+//! The verbs: what Tessera does, a file for each. The only place where transactions open.
+//!
+//! A verb is a function over [`App`]. Hashing passwords and making keys happens before its transaction;
+//! what was revoked in it reaches this server's own trust state right after the commit.
+//!
+//! Must not enter: tonic, HTTP, SQL, the reading of settings.
+
+mod caller;
+mod end_sessions;
+mod error;
+mod key_ring;
+mod metrics;
+mod page;
+mod record;
+mod session_makers;
+mod start;
+mod start_session;
+mod tokens;
+
+pub mod change_password;
+pub mod list_events;
+pub mod login;
+pub mod logout;
+pub mod public_keys;
+pub mod refresh;
+pub mod sessions;
+pub mod sign_up;
+pub mod tenants;
+pub mod trust_tail;
+pub mod users;
+pub mod verify_token;
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use crate::{
+    clock::Clock,
+    crypto::{passwords::PasswordHasher, random::Randomness, sealing::Sealer},
+    domain::{
+        algorithm::Algorithm,
+        claims::{MAX_ACCESS_TTL_SECONDS, OWN_AUDIENCE},
+        password::PasswordPolicy,
+        session::Limits,
+        trust::Revocation,
+    },
+    models::Store,
+    verifier::{Expected, Verifier},
+};
+pub use caller::Caller;
+pub use error::Error;
+pub use metrics::{CallLabels, MethodLabel, Metrics};
+pub use page::{Page, Paged};
+pub use start::{Bootstrap, Parts};
+pub use start_session::SignedIn;
+pub use tokens::IssuedTokens;
+
+use key_ring::KeyRing;
+use session_makers::SessionMakers;
+
+/// What the verbs are told to do, of all settings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The claim `iss`.
+    pub issuer: String,
+    /// The audiences of a token for which none was asked.
+    pub default_audience: Vec<String>,
+    /// How long an access token lives.
+    pub access_ttl: TimeDelta,
+    /// How far clocks may differ.
+    pub leeway: TimeDelta,
+    /// How long sessions live and how many there are.
+    pub limits: Limits,
+    /// People can make themselves users.
+    pub signup_open: bool,
+    /// The algorithm of the first issuer key.
+    pub algorithm: Algorithm,
+    /// Bits of an RSA key.
+    pub rsa_bits: usize,
+    /// Access tokens carry their key's endorsement.
+    pub endorse_in_header: bool,
+    /// How often the trust log is read.
+    pub poll_interval: Duration,
+}
+
+/// Everything that the verbs work with.
+pub struct App {
+    /// The settings.
+    pub settings: Settings,
+    /// The database.
+    pub store: Store,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Metrics,
+    rng: Arc<dyn Randomness>,
+    hasher: PasswordHasher,
+    policy: PasswordPolicy,
+    sealer: Sealer,
+    keys: KeyRing,
+    makers: SessionMakers,
+    verifier: Verifier,
+    default_tenant_id: Uuid,
+}
+
+impl App {
+    /// The time.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// An id for a request that came without one.
+    pub fn new_request_id(&self) -> String {
+        self.rng.random_id().map(|id| id.to_string()).unwrap_or_default()
+    }
+
+    /// What a token must be for this audience.
+    fn expected(&self, audience: Option<&str>) -> Expected {
+        Expected {
+            issuer: self.settings.issuer.clone(),
+            audience: audience.map(str::to_owned),
+            leeway: self.settings.leeway,
+        }
+    }
+
+    /// Who calls with this bearer token.
+    pub fn authenticate(&self, token: &str) -> Result<Caller, Error> {
+        let claims = self
+            .verifier
+            .check(token, &self.expected(Some(OWN_AUDIENCE)), self.now())?;
+        Caller::new(claims, self.default_tenant_id)
+    }
+
+    /// When a revocation of now concerns nothing alive any more.
+    fn revocation_expire_time(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        now + TimeDelta::seconds(MAX_ACCESS_TTL_SECONDS) + self.settings.leeway * 2
+    }
+
+    /// Makes this server obey revocations that have just been committed, before it reads them in the log.
+    fn obey(&self, revocations: &[Revocation], now: DateTime<Utc>) {
+        for revocation in revocations {
+            self.verifier
+                .trust()
+                .admit(revocation, self.revocation_expire_time(now));
+        }
+    }
+
+    /// Brings the figures that are not counted but looked up into the metrics.
+    pub fn observe(&self) {
+        self.metrics
+            .observe_hashing(self.hasher.waiting(), self.hasher.free_threads());
+        for pool in self.store.pools() {
+            self.metrics.observe_pool(pool);
+        }
+        self.metrics.observe_cache("session_makers", self.makers.len());
+        self.metrics
+            .observe_cache("endorsed_keys", self.verifier.remembered_keys());
+        self.metrics
+            .observe_cache("revocations", self.verifier.trust().len());
+        self.metrics.observe_revision(self.verifier.trust().revision());
+    }
+}

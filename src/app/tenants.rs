@@ -1,0 +1,84 @@
+//! Makes and shows tenants.
+
+use uuid::Uuid;
+
+use super::{App, Caller, Error, Page, Paged, caller::administered_tenant, record::By};
+use crate::{
+    domain::{
+        audit::{Action, Origin, Target},
+        tenant::Tenant,
+    },
+    models::{StoreError, audit_events, tenants},
+};
+
+/// Makes a tenant.
+pub async fn create(
+    app: &App,
+    caller: &Caller,
+    name: String,
+    display_name: String,
+    origin: &Origin,
+) -> Result<Tenant, Error> {
+    caller.require_root()?;
+    let now = app.now();
+    let tenant = Tenant {
+        id: app.rng.ordered_id(now)?,
+        name,
+        display_name,
+        create_time: now,
+    };
+    let by = By {
+        tenant_id: tenant.id,
+        actor_id: Some(caller.user_id),
+        origin,
+    };
+    let event = app.event(by, Action::CreateTenant, Target::Tenant(tenant.id), now)?;
+    let created = app.store.tx::<_, Error, _>(async move |conn| {
+        tenants::insert(conn, &tenant)
+            .await
+            .map_err(|error| match error {
+                StoreError::Taken(_) => Error::AlreadyExists("tenant"),
+                error => error.into(),
+            })?;
+        audit_events::append(conn, &event).await?;
+        Ok(tenant)
+    });
+    created.await
+}
+
+/// What a tenant is asked for by.
+#[derive(Debug)]
+pub enum Which {
+    /// Its id.
+    Id(Uuid),
+    /// Its name.
+    Name(String),
+}
+
+/// One tenant.
+pub async fn get(app: &App, caller: &Caller, which: &Which) -> Result<Tenant, Error> {
+    match which {
+        Which::Name(name) => administered_tenant(app, caller, name).await,
+        Which::Id(id) => {
+            let id = *id;
+            let tenant = app
+                .store
+                .read(async move |conn| tenants::find(conn, id).await)
+                .await?;
+            tenant
+                .filter(|tenant| caller.administers(tenant.id))
+                .ok_or(Error::NotFound("tenant"))
+        }
+    }
+}
+
+/// The tenants, newest first.
+pub async fn list(app: &App, caller: &Caller, page: Page) -> Result<Paged<Tenant>, Error> {
+    caller.require_root()?;
+    let slice = page.slice();
+    let found = app
+        .store
+        .read(async move |conn| tenants::list(conn, slice).await)
+        .await?;
+    Ok(page.cut(found, |tenant| tenant.id))
+}

@@ -1,0 +1,90 @@
+//! Makes the tokens of a session.
+
+use chrono::{DateTime, SubsecRound, Utc};
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use super::{App, Error, session_makers::SessionMaker};
+use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims, Profile, UserClaims};
+
+/// The claim `client_id` of tokens that Tessera's own API hands to people (RFC 9068 section 2.2).
+const OWN_CLIENT: &str = "tessera";
+
+/// What a login or a refresh hands out.
+#[derive(Debug)]
+pub struct IssuedTokens {
+    /// The JWT.
+    pub access_token: SecretString,
+    /// When it ends.
+    pub access_expire_time: DateTime<Utc>,
+    /// The next refresh token.
+    pub refresh_token: SecretString,
+    /// When it ends unless its session does before.
+    pub refresh_expire_time: DateTime<Utc>,
+    /// The scopes of the access token.
+    pub scope: String,
+    /// The session of both.
+    pub session_id: Uuid,
+}
+
+/// Where the session's chain stands.
+pub(super) struct Position {
+    pub generation: i64,
+    pub idle_expire_time: DateTime<Utc>,
+}
+
+impl App {
+    /// Makes the tokens of this position. The refresh token is a function of session and generation; the
+    /// access token lives no longer than the session would without another refresh.
+    pub(super) fn issue(
+        &self,
+        maker: &SessionMaker,
+        profile: Profile,
+        position: &Position,
+        now: DateTime<Utc>,
+    ) -> Result<IssuedTokens, Error> {
+        let profile = profile.effective();
+        let expire_time = (now + self.settings.access_ttl)
+            .min(position.idle_expire_time)
+            .trunc_subsecs(0);
+        let claims = Claims {
+            iss: self.settings.issuer.clone(),
+            sub: maker.user_id,
+            aud: profile.aud,
+            exp: expire_time.timestamp(),
+            iat: now.timestamp(),
+            nbf: now.timestamp(),
+            jti: self.rng.random_id()?.to_string(),
+            client_id: OWN_CLIENT.to_owned(),
+            scope: profile.scope.clone(),
+            user: Some(UserClaims {
+                sid: maker.session_id,
+                generation: position.generation,
+                ver: profile.ver,
+                tenant_id: maker.tenant_id,
+                device_type: maker.device.kind.clone(),
+                auth_time: maker.auth_time.timestamp(),
+                amr: profile.amr,
+                roles: profile.roles,
+                email: profile.email,
+                preferred_username: profile.preferred_username,
+            }),
+        };
+        let endorsement = if self.settings.endorse_in_header {
+            Some(self.endorsement(maker, now)?)
+        } else {
+            None
+        };
+        let skc = endorsement.as_ref().map(|endorsement| endorsement.jwt.as_str());
+        let access_token = maker.key.sign_jwt(ACCESS_TOKEN_TYPE, skc, &claims)?;
+        let refresh_token = maker.tag.token(maker.session_id, position.generation)?.to_text();
+        Ok(IssuedTokens {
+            access_token: access_token.into(),
+            access_expire_time: expire_time,
+            refresh_token: refresh_token.into(),
+            refresh_expire_time: position.idle_expire_time,
+            scope: profile.scope,
+            session_id: maker.session_id,
+        })
+    }
+}

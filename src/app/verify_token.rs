@@ -1,0 +1,61 @@
+//! Says whether an access token is good, for those who don't check it themselves.
+
+use super::{App, Error};
+use crate::{
+    domain::{claims::Claims, session::State},
+    models::{sessions, users},
+    verifier::Refusal,
+};
+
+/// What is asked about a token.
+#[derive(Debug)]
+pub struct VerifyToken {
+    /// The audience that it must be for, where one is named.
+    pub audience: Option<String>,
+    /// Scopes that it must carry.
+    pub required_scopes: Vec<String>,
+    /// Ask the database too.
+    pub strict: bool,
+}
+
+/// The answer: the claims of a good token, or why it is not.
+#[derive(Debug)]
+pub enum Answer {
+    /// Good for what was asked.
+    Active(Box<Claims>),
+    /// Not good; the reason is a word of the error table.
+    Inactive(&'static str),
+}
+
+/// Checks the token. Only what is no token at all is an error.
+pub async fn verify_token(app: &App, token: &str, asked: VerifyToken) -> Result<Answer, Error> {
+    let expected = app.expected(asked.audience.as_deref());
+    let claims = match app.verifier.check(token, &expected, app.now()) {
+        Ok(claims) => claims,
+        Err(Refusal::Malformed) => return Err(Error::TokenMalformed),
+        Err(refusal) => return Ok(Answer::Inactive(Error::from(refusal).reason())),
+    };
+    if !asked.required_scopes.iter().all(|scope| claims.has_scope(scope)) {
+        return Ok(Answer::Inactive(Error::InsufficientScope.reason()));
+    }
+    if asked.strict && !is_alive(app, &claims).await? {
+        return Ok(Answer::Inactive(Error::TokenRevoked.reason()));
+    }
+    Ok(Answer::Active(Box::new(claims)))
+}
+
+/// Whether the database says that the token's session and version still stand.
+async fn is_alive(app: &App, claims: &Claims) -> Result<bool, Error> {
+    let Some(of) = &claims.user else { return Ok(true) };
+    let (session_id, user_id) = (of.sid, claims.sub);
+    let found = app.store.read(async move |conn| {
+        let session = sessions::find(conn, session_id).await?;
+        let user = users::find(conn, user_id).await?;
+        Ok(session.zip(user))
+    });
+    let Some((session, user)) = found.await? else {
+        return Ok(false);
+    };
+    let is_live = session.state(app.now()) == State::Active;
+    Ok(is_live && user.disable_time.is_none() && of.ver >= user.token_version)
+}

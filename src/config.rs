@@ -1,0 +1,460 @@
+//! The settings: one typed [`Config`] from defaults, a TOML file, the environment and flags, in this
+//! order. A wrong one is named with where it came from.
+
+mod check;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    providers::{Env, Format, Serialized, Toml},
+    value::{Dict, Map, Value},
+};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::algorithm::Algorithm;
+pub use check::{Checked, Keks};
+
+/// What environment variables begin with.
+const PREFIX: &str = "TESSERA_";
+/// Read by the bootstrap alone; not a setting.
+const BOOTSTRAP_PASSWORD: &str = "bootstrap_admin_password";
+
+/// Everything that an operator can choose.
+#[derive(Clone, Serialize, Deserialize, Default)]
+#[serde(default)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[database]`
+    pub database: Database,
+    /// `[tokens]`
+    pub tokens: Tokens,
+    /// `[sessions]`
+    pub sessions: Sessions,
+    /// `[signing]`
+    pub signing: Signing,
+    /// `[sealing]`
+    pub sealing: Sealing,
+    /// `[accounts]`
+    pub accounts: Accounts,
+    /// `[passwords]`
+    pub passwords: Passwords,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// Where it listens and keeps its files.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Server {
+    /// The address and port.
+    pub listen: SocketAddr,
+    /// The directory of the embedded database and of the key-encryption key.
+    pub data_dir: PathBuf,
+    /// The certificate chain, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// Serve without TLS beyond loopback.
+    pub allow_plaintext: bool,
+    /// Serve gRPC reflection.
+    pub reflection: bool,
+    /// How long calls in flight may take after the signal to stop.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+}
+
+/// The database.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Database {
+    /// `sqlite://PATH` or `postgres://…`; without it, SQLite in the data directory.
+    #[serde(serialize_with = "untold")]
+    pub url: Option<SecretString>,
+    /// Connections at most.
+    pub max_connections: u32,
+    /// How often the trust log is read.
+    #[serde(with = "humantime_serde")]
+    pub poll_interval: Duration,
+}
+
+/// Access tokens.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tokens {
+    /// The claim `iss`.
+    pub issuer: String,
+    /// The audiences of a token for which none was asked.
+    pub default_audience: Vec<String>,
+    /// How long an access token lives.
+    #[serde(with = "humantime_serde")]
+    pub access_ttl: Duration,
+    /// How far clocks may differ.
+    #[serde(with = "humantime_serde")]
+    pub leeway: Duration,
+}
+
+/// Sessions and their refresh tokens.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sessions {
+    /// Live sessions of a user on each type of device.
+    pub per_device_type: u32,
+    /// Live sessions of a user.
+    pub per_user: u32,
+    /// A session that isn't refreshed for so long expires.
+    #[serde(with = "humantime_serde")]
+    pub idle_ttl: Duration,
+    /// A session expires so long after its login.
+    #[serde(with = "humantime_serde")]
+    pub absolute_ttl: Duration,
+    /// How long a spent refresh token is taken for a retry; 0 turns it off.
+    #[serde(with = "humantime_serde")]
+    pub refresh_grace: Duration,
+}
+
+/// Keys and signatures.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Signing {
+    /// The algorithm of the first issuer key.
+    pub algorithm: Algorithm,
+    /// Access tokens carry the endorsement of their session's key.
+    pub endorse_in_header: bool,
+    /// Bits of an RSA key.
+    pub rsa_bits: usize,
+}
+
+/// Key-encryption keys.
+#[derive(Clone, Serialize, Deserialize, Default)]
+#[serde(default)]
+pub struct Sealing {
+    /// A file of key-encryption keys; without it, `kek` in the data directory, which is made where it is missing.
+    pub kek_file: Option<PathBuf>,
+    /// The keys themselves, `id:base64,…`, instead of a file; the first one seals.
+    #[serde(serialize_with = "untold")]
+    pub keks: Option<SecretString>,
+}
+
+/// User accounts.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Accounts {
+    /// Whether people can make themselves users.
+    pub signup: SignUp,
+}
+
+/// Whether people can make themselves users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignUp {
+    /// Only admins make users.
+    Closed,
+    /// Anyone can.
+    Open,
+}
+
+/// Passwords and their hashing.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Passwords {
+    /// The shortest new password, in characters.
+    pub min_length: usize,
+    /// The longest password, in characters.
+    pub max_length: usize,
+    /// A file of refused passwords, one in a line, beside the built-in list.
+    pub blocklist_file: Option<PathBuf>,
+    /// Memory of one argon2id hash, in KiB.
+    pub argon2_memory_kib: u32,
+    /// Passes.
+    pub argon2_time: u32,
+    /// Lanes.
+    pub argon2_lanes: u32,
+    /// Hashes at the same time; without it, one for each core.
+    pub hash_threads: Option<usize>,
+    /// Hashes that may wait.
+    pub hash_queue: usize,
+    /// How long one may wait.
+    #[serde(with = "humantime_serde")]
+    pub hash_deadline: Duration,
+}
+
+/// The log.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Log {
+    /// `text` or `json`; without it, text on a terminal and JSON elsewhere.
+    pub format: Option<LogFormat>,
+    /// What is logged, as `info` or `tessera=debug,info`.
+    pub filter: String,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 50051).into(),
+            data_dir: "./data".into(),
+            tls_cert: None,
+            tls_key: None,
+            allow_plaintext: false,
+            reflection: true,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: None,
+            max_connections: 16,
+            poll_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            issuer: "http://127.0.0.1:50051".to_owned(),
+            default_audience: vec!["tessera".to_owned()],
+            access_ttl: Duration::from_secs(15 * 60),
+            leeway: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
+        Self {
+            per_device_type: 1,
+            per_user: 20,
+            idle_ttl: days(14),
+            absolute_ttl: days(90),
+            refresh_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Signing {
+    fn default() -> Self {
+        Self {
+            algorithm: Algorithm::Es256,
+            endorse_in_header: true,
+            rsa_bits: 2048,
+        }
+    }
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self {
+            signup: SignUp::Closed,
+        }
+    }
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self {
+            min_length: 8,
+            max_length: 128,
+            blocklist_file: None,
+            argon2_memory_kib: 19_456,
+            argon2_time: 2,
+            argon2_lanes: 1,
+            hash_threads: None,
+            hash_queue: 256,
+            hash_deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: None,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+/// A secret's place in the list of known settings, without the secret.
+fn untold<S: serde::Serializer>(_: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_none()
+}
+
+/// A setting that can't be obeyed, and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {problem} (from {source_name})")]
+pub struct BadSetting {
+    /// The setting, as `tokens.access_ttl`.
+    pub setting: String,
+    /// What is wrong with it. Never the value of a secret.
+    pub problem: String,
+    /// Where it came from.
+    pub source_name: String,
+}
+
+/// Settings from the command line, each as `section.name` and value.
+#[derive(Debug, Default)]
+pub struct Flags(pub Vec<(&'static str, String)>);
+
+impl Provider for Flags {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("the command line")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let mut dict = Dict::new();
+        for (path, value) in &self.0 {
+            let value = if value == "true" {
+                Value::from(true)
+            } else {
+                Value::from(value.as_str())
+            };
+            let nested = figment::util::nest(path, value).into_dict().unwrap_or_default();
+            dict = merged(dict, nested);
+        }
+        Ok(Map::from([(Profile::Default, dict)]))
+    }
+}
+
+/// Two levels are all there are: sections and names.
+fn merged(mut into: Dict, from: Dict) -> Dict {
+    for (section, names) in from {
+        match (into.get_mut(&section), names) {
+            (Some(Value::Dict(_, into)), Value::Dict(_, names)) => into.extend(names),
+            (_, names) => {
+                into.insert(section, names);
+            }
+        }
+    }
+    into
+}
+
+impl Config {
+    /// Reads the settings. A part of the program that obeys some of them need not have them all checked.
+    pub fn load(file: Option<&PathBuf>, flags: Flags) -> Result<Loaded, BadSetting> {
+        let mut figment = Figment::new();
+        if let Some(file) = file {
+            if !file.is_file() {
+                return Err(BadSetting {
+                    setting: "--config".to_owned(),
+                    problem: format!("{} is not a file", file.display()),
+                    source_name: "the command line".to_owned(),
+                });
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let database_url = Env::raw()
+            .only(&["DATABASE_URL"])
+            .map(|_| "database.url".into())
+            .split(".");
+        let variables = Env::prefixed(PREFIX).ignore(&[BOOTSTRAP_PASSWORD]).split("__");
+        let figment = figment.merge(database_url).merge(variables).merge(flags);
+        refuse_unknown(&figment)?;
+        let config: Self = figment.extract().map_err(|error| bad_value(&error))?;
+        Ok(Loaded { config, figment })
+    }
+
+    /// Checks settings that a program made itself.
+    pub fn check(self) -> Result<Checked, BadSetting> {
+        Checked::new(self, &|_| "the program".to_owned())
+    }
+}
+
+/// Settings as they were read, and where each came from.
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    figment: Figment,
+}
+
+impl Loaded {
+    /// Checks each setting.
+    pub fn check(self) -> Result<Checked, BadSetting> {
+        Checked::new(self.config, &|setting| source_of(&self.figment, setting))
+    }
+}
+
+/// A setting that nobody obeys is a typing mistake which its author believes in.
+fn refuse_unknown(figment: &Figment) -> Result<(), BadSetting> {
+    let known = Figment::from(Serialized::defaults(Config::default()));
+    let data = figment.data().map_err(|error| bad_value(&error))?;
+    for (section, names) in data.values().flatten() {
+        let Value::Dict(_, names) = names else {
+            return Err(unknown(figment, section));
+        };
+        for name in names.keys() {
+            let setting = format!("{section}.{name}");
+            if !known.contains(&setting) {
+                return Err(unknown(figment, &setting));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unknown(figment: &Figment, setting: &str) -> BadSetting {
+    BadSetting {
+        setting: setting.to_owned(),
+        problem: "there is no such setting".to_owned(),
+        source_name: source_of(figment, setting),
+    }
+}
+
+fn bad_value(error: &figment::Error) -> BadSetting {
+    let setting = error.path.join(".");
+    BadSetting {
+        problem: error.kind.to_string(),
+        source_name: error
+            .metadata
+            .as_ref()
+            .map_or_else(|| "the settings".to_owned(), |m| name(m, &setting)),
+        setting,
+    }
+}
+
+fn source_of(figment: &Figment, setting: &str) -> String {
+    figment
+        .find_metadata(setting)
+        .map_or_else(|| "the default".to_owned(), |m| name(m, setting))
+}
+
+/// The source as its author knows it.
+fn name(metadata: &Metadata, setting: &str) -> String {
+    if metadata.name.contains("environment") {
+        let is_url = metadata.name.contains("DATABASE_URL");
+        let variable = setting.to_uppercase().replace('.', "__");
+        return format!(
+            "the environment variable {}",
+            if is_url {
+                "DATABASE_URL".to_owned()
+            } else {
+                format!("{PREFIX}{variable}")
+            }
+        );
+    }
+    match &metadata.source {
+        Some(figment::Source::File(path)) => format!("the file {}", path.display()),
+        _ => metadata.name.to_string(),
+    }
+}

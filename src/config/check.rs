@@ -1,0 +1,282 @@
+//! The checks that a type alone can't make. What passes is obeyed as it stands.
+
+use std::{fs, num::NonZero, path::PathBuf, thread::available_parallelism, time::Duration};
+
+use chrono::TimeDelta;
+use secrecy::{ExposeSecret, SecretString};
+use tracing_subscriber::EnvFilter;
+
+use super::{BadSetting, Config, SignUp};
+use crate::{
+    app::Settings,
+    crypto::{passwords::HashSettings, sealing::Sealer},
+    domain::{claims::MAX_ACCESS_TTL_SECONDS, password::PasswordPolicy, session::Limits, text},
+    models::Database,
+};
+
+/// Settings that can be obeyed.
+pub struct Checked {
+    /// As they were read.
+    pub config: Config,
+    /// What the verbs are told.
+    pub app: Settings,
+    /// How passwords are hashed.
+    pub hashing: HashSettings,
+    /// What a new password must be.
+    pub policy: PasswordPolicy,
+    /// Which database.
+    pub database: Database,
+    /// Where key-encryption keys come from.
+    pub keks: Keks,
+}
+
+/// Where key-encryption keys come from.
+pub enum Keks {
+    /// They were given.
+    Given(Sealer),
+    /// They are in a file that must be there.
+    File(PathBuf),
+    /// They are in the data directory, made there if need be.
+    Own(PathBuf),
+}
+
+/// Says where a setting came from.
+type SourceOf<'s> = &'s dyn Fn(&str) -> String;
+
+struct Check<'s>(SourceOf<'s>);
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(MAX_ACCESS_TTL_SECONDS.unsigned_abs());
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+impl Check<'_> {
+    fn refuse<T>(&self, setting: &str, problem: impl Into<String>) -> Result<T, BadSetting> {
+        Err(BadSetting {
+            setting: setting.to_owned(),
+            problem: problem.into(),
+            source_name: (self.0)(setting),
+        })
+    }
+
+    fn require(&self, holds: bool, setting: &str, problem: &str) -> Result<(), BadSetting> {
+        if holds {
+            Ok(())
+        } else {
+            self.refuse(setting, problem)
+        }
+    }
+
+    fn duration(
+        &self,
+        setting: &str,
+        value: Duration,
+        least: Duration,
+        most: Duration,
+    ) -> Result<TimeDelta, BadSetting> {
+        if !(least..=most).contains(&value) {
+            let (least, most) = (
+                humantime::format_duration(least),
+                humantime::format_duration(most),
+            );
+            return self.refuse(setting, format!("is not between {least} and {most}"));
+        }
+        TimeDelta::from_std(value).or_else(|_| self.refuse(setting, "is too long"))
+    }
+
+    fn file(&self, setting: &str, path: &PathBuf) -> Result<String, BadSetting> {
+        fs::read_to_string(path).or_else(|error| self.refuse(setting, format!("{}: {error}", path.display())))
+    }
+}
+
+impl Checked {
+    /// Checks each setting; `source_of` says where one came from.
+    pub fn new(config: Config, source_of: SourceOf<'_>) -> Result<Self, BadSetting> {
+        let check = Check(source_of);
+        check_server(&check, &config)?;
+        check_log(&check, &config)?;
+        let check_connections = config.database.max_connections >= 1;
+        check.require(check_connections, "database.max_connections", "is 0")?;
+        Ok(Self {
+            app: app_settings(&check, &config)?,
+            hashing: hash_settings(&check, &config)?,
+            policy: password_policy(&check, &config)?,
+            database: database(&check, &config)?,
+            keks: keks(&check, &config)?,
+            config,
+        })
+    }
+}
+
+fn check_server(check: &Check<'_>, config: &Config) -> Result<(), BadSetting> {
+    let server = &config.server;
+    let has_tls = match (&server.tls_cert, &server.tls_key) {
+        (Some(_), Some(_)) => true,
+        (None, None) => false,
+        (Some(_), None) => return check.refuse("server.tls_cert", "needs server.tls_key beside it"),
+        (None, Some(_)) => return check.refuse("server.tls_key", "needs server.tls_cert beside it"),
+    };
+    check.require(
+        has_tls || server.allow_plaintext || server.listen.ip().is_loopback(),
+        "server.listen",
+        "is beyond loopback, where tokens and passwords must not travel in plain text: \
+         set server.tls_cert and server.tls_key, or allow it with --allow-plaintext",
+    )?;
+    check.duration("server.drain_timeout", server.drain_timeout, Duration::ZERO, HOUR)?;
+    Ok(())
+}
+
+fn check_log(check: &Check<'_>, config: &Config) -> Result<(), BadSetting> {
+    match EnvFilter::try_new(&config.log.filter) {
+        Ok(_) => Ok(()),
+        Err(error) => check.refuse("log.filter", error.to_string()),
+    }
+}
+
+fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetting> {
+    let Config {
+        database,
+        tokens,
+        sessions,
+        signing,
+        accounts,
+        ..
+    } = config;
+    let issuer = tokens.issuer.parse::<http::Uri>().ok();
+    let is_issuer = issuer.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
+    });
+    check.require(
+        is_issuer,
+        "tokens.issuer",
+        "is not an http or https URL without a query (RFC 8414)",
+    )?;
+    let default_audience = match text::audience("tokens.default_audience", &tokens.default_audience) {
+        Ok(audience) if !audience.is_empty() => audience,
+        Ok(_) => return check.refuse("tokens.default_audience", "is empty"),
+        Err(invalid) => return check.refuse("tokens.default_audience", invalid.problem),
+    };
+    check.require(
+        [2048, 3072, 4096].contains(&signing.rsa_bits),
+        "signing.rsa_bits",
+        "is not 2048, 3072 or 4096",
+    )?;
+    check.require(sessions.per_device_type >= 1, "sessions.per_device_type", "is 0")?;
+    check.require(sessions.per_user >= 1, "sessions.per_user", "is 0")?;
+    let millisecond = Duration::from_millis(1);
+    check.duration(
+        "database.poll_interval",
+        database.poll_interval,
+        millisecond,
+        HOUR,
+    )?;
+    Ok(Settings {
+        issuer: tokens.issuer.clone(),
+        default_audience,
+        access_ttl: check.duration("tokens.access_ttl", tokens.access_ttl, SECOND, HOUR)?,
+        leeway: check.duration("tokens.leeway", tokens.leeway, Duration::ZERO, 300 * SECOND)?,
+        limits: Limits {
+            per_device_type: sessions.per_device_type,
+            per_user: sessions.per_user,
+            idle_ttl: check.duration("sessions.idle_ttl", sessions.idle_ttl, SECOND, CENTURY)?,
+            absolute_ttl: check.duration("sessions.absolute_ttl", sessions.absolute_ttl, SECOND, CENTURY)?,
+            refresh_grace: check.duration(
+                "sessions.refresh_grace",
+                sessions.refresh_grace,
+                Duration::ZERO,
+                HOUR,
+            )?,
+        },
+        signup_open: accounts.signup == SignUp::Open,
+        algorithm: signing.algorithm,
+        rsa_bits: signing.rsa_bits,
+        endorse_in_header: signing.endorse_in_header,
+        poll_interval: database.poll_interval,
+    })
+}
+
+fn hash_settings(check: &Check<'_>, config: &Config) -> Result<HashSettings, BadSetting> {
+    let passwords = &config.passwords;
+    let settings = HashSettings {
+        memory_kib: passwords.argon2_memory_kib,
+        time: passwords.argon2_time,
+        lanes: passwords.argon2_lanes,
+        threads: passwords
+            .hash_threads
+            .unwrap_or_else(|| available_parallelism().map_or(1, NonZero::get)),
+        queue: passwords.hash_queue,
+        deadline: passwords.hash_deadline,
+    };
+    check.require(
+        (1..=1024).contains(&settings.threads),
+        "passwords.hash_threads",
+        "is not 1 to 1024",
+    )?;
+    check.require(settings.lanes >= 1, "passwords.argon2_lanes", "is 0")?;
+    check.require(
+        settings.lanes <= 255,
+        "passwords.argon2_lanes",
+        "is more than 255",
+    )?;
+    check.require(settings.time >= 1, "passwords.argon2_time", "is 0")?;
+    let least = 8 * settings.lanes;
+    check.require(
+        settings.memory_kib >= least,
+        "passwords.argon2_memory_kib",
+        "is less than 8 for each lane",
+    )?;
+    check.duration("passwords.hash_deadline", settings.deadline, Duration::ZERO, HOUR)?;
+    Ok(settings)
+}
+
+fn password_policy(check: &Check<'_>, config: &Config) -> Result<PasswordPolicy, BadSetting> {
+    let passwords = &config.passwords;
+    check.require(
+        passwords.min_length >= 8,
+        "passwords.min_length",
+        "is less than 8",
+    )?;
+    let holds = (64..=4096).contains(&passwords.max_length) && passwords.max_length >= passwords.min_length;
+    check.require(
+        holds,
+        "passwords.max_length",
+        "is not 64 to 4096 and at least passwords.min_length",
+    )?;
+    let more = match &passwords.blocklist_file {
+        Some(path) => check.file("passwords.blocklist_file", path)?,
+        None => String::new(),
+    };
+    Ok(PasswordPolicy::new(
+        passwords.min_length,
+        passwords.max_length,
+        &more,
+    ))
+}
+
+fn database(check: &Check<'_>, config: &Config) -> Result<Database, BadSetting> {
+    match &config.database.url {
+        None => Ok(Database::Sqlite(config.server.data_dir.join("tessera.db"))),
+        Some(url) => {
+            let parsed = url.expose_secret().parse();
+            parsed.or_else(|error| check.refuse("database.url", format!("{error}")))
+        }
+    }
+}
+
+fn keks(check: &Check<'_>, config: &Config) -> Result<Keks, BadSetting> {
+    let sealing = &config.sealing;
+    let parse = |setting: &str, text: &SecretString| {
+        text.expose_secret()
+            .parse::<Sealer>()
+            .or_else(|error| check.refuse(setting, error.to_string()))
+    };
+    match (&sealing.keks, &sealing.kek_file) {
+        (Some(_), Some(_)) => check.refuse("sealing.keks", "is given beside sealing.kek_file; one is enough"),
+        (Some(keks), None) => Ok(Keks::Given(parse("sealing.keks", keks)?)),
+        (None, Some(path)) => {
+            let text = check.file("sealing.kek_file", path)?.into();
+            parse("sealing.kek_file", &text)?;
+            Ok(Keks::File(path.clone()))
+        }
+        (None, None) => Ok(Keks::Own(config.server.data_dir.join("kek"))),
+    }
+}

@@ -1,0 +1,147 @@
+//! `tessera.v1.Auth`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{convert, parse};
+use crate::{
+    app::{
+        App, Error, SignedIn,
+        change_password::{self, ChangePassword},
+        login::{self, Login},
+        logout, refresh,
+        sign_up::{self, SignUp},
+        users::NewUser,
+        verify_token::{self, Answer, VerifyToken},
+    },
+    domain::{refresh_token::RefreshToken, tenant, text, user},
+    proto::{self, auth_server::Auth},
+};
+
+pub(super) struct Service(pub(super) Arc<App>);
+
+#[tonic::async_trait]
+impl Auth for Service {
+    async fn sign_up(
+        &self,
+        request: Request<proto::SignUpRequest>,
+    ) -> Result<Response<proto::SignUpResponse>, Status> {
+        let (origin, message) = parse::open(request);
+        let user = NewUser {
+            username: user::parse_username("username", &message.username)?,
+            email: text::email("email", &message.email)?,
+            display_name: text::shown("display_name", &message.display_name, 128)?,
+            roles: Vec::new(),
+            password_change_required: false,
+        };
+        let asked = SignUp {
+            tenant: tenant::or_default(&message.tenant).to_owned(),
+            user,
+            password: parse::password("password", &message.password)?,
+            wishes: parse::wishes(message.device.as_ref(), &message.audience, &message.scope)?,
+        };
+        let SignedIn { tokens, session, .. } = sign_up::sign_up(&self.0, asked, &origin).await?;
+        Ok(Response::new(proto::SignUpResponse {
+            tokens: Some(convert::tokens(&tokens)),
+            session: Some(convert::session(session, self.0.now())),
+        }))
+    }
+
+    async fn login(
+        &self,
+        request: Request<proto::LoginRequest>,
+    ) -> Result<Response<proto::LoginResponse>, Status> {
+        let (origin, message) = parse::open(request);
+        let asked = Login {
+            tenant: tenant::or_default(&message.tenant).to_owned(),
+            username: user::parse_username("username", &message.username)?,
+            password: parse::password("password", &message.password)?,
+            wishes: parse::wishes(message.device.as_ref(), &message.audience, &message.scope)?,
+        };
+        let SignedIn {
+            tokens,
+            session,
+            password_change_required,
+        } = login::login(&self.0, asked, &origin).await?;
+        Ok(Response::new(proto::LoginResponse {
+            tokens: Some(convert::tokens(&tokens)),
+            session: Some(convert::session(session, self.0.now())),
+            password_change_required,
+        }))
+    }
+
+    async fn refresh(
+        &self,
+        request: Request<proto::RefreshRequest>,
+    ) -> Result<Response<proto::RefreshResponse>, Status> {
+        let (origin, message) = parse::open(request);
+        let token = RefreshToken::parse(&message.refresh_token).map_err(|_| Error::TokenMalformed)?;
+        let device = message.device.as_ref().map(parse::device).transpose()?;
+        let tokens = refresh::refresh(&self.0, &token, device, &origin).await?;
+        Ok(Response::new(proto::RefreshResponse {
+            tokens: Some(convert::tokens(&tokens)),
+        }))
+    }
+
+    async fn logout(
+        &self,
+        request: Request<proto::LogoutRequest>,
+    ) -> Result<Response<proto::LogoutResponse>, Status> {
+        let (caller, origin, _) = parse::open_known(request)?;
+        logout::logout(&self.0, &caller, &origin).await?;
+        Ok(Response::new(proto::LogoutResponse {}))
+    }
+
+    async fn logout_all(
+        &self,
+        request: Request<proto::LogoutAllRequest>,
+    ) -> Result<Response<proto::LogoutAllResponse>, Status> {
+        let (caller, origin, _) = parse::open_known(request)?;
+        let ended = logout::logout_all(&self.0, &caller, &origin).await?;
+        Ok(Response::new(proto::LogoutAllResponse {
+            ended_sessions: convert::count(ended),
+        }))
+    }
+
+    async fn change_password(
+        &self,
+        request: Request<proto::ChangePasswordRequest>,
+    ) -> Result<Response<proto::ChangePasswordResponse>, Status> {
+        let (caller, origin, message) = parse::open_known(request)?;
+        let change = ChangePassword {
+            current: parse::password("current_password", &message.current_password)?,
+            new: parse::password("new_password", &message.new_password)?,
+            end_all_sessions: message.end_all_sessions,
+        };
+        let ended = change_password::change_password(&self.0, &caller, change, &origin).await?;
+        Ok(Response::new(proto::ChangePasswordResponse {
+            ended_sessions: convert::count(ended),
+        }))
+    }
+
+    async fn verify_token(
+        &self,
+        request: Request<proto::VerifyTokenRequest>,
+    ) -> Result<Response<proto::VerifyTokenResponse>, Status> {
+        let message = request.into_inner();
+        let asked = VerifyToken {
+            audience: Some(message.audience).filter(|audience| !audience.is_empty()),
+            required_scopes: message.required_scopes,
+            strict: message.strict,
+        };
+        let answer = match verify_token::verify_token(&self.0, &message.token, asked).await? {
+            Answer::Active(claims) => proto::VerifyTokenResponse {
+                active: true,
+                reason: String::new(),
+                claims: Some(convert::claims(*claims)),
+            },
+            Answer::Inactive(reason) => proto::VerifyTokenResponse {
+                active: false,
+                reason: reason.to_owned(),
+                claims: None,
+            },
+        };
+        Ok(Response::new(answer))
+    }
+}

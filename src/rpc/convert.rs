@@ -1,0 +1,203 @@
+//! Writes what several replies have in common.
+
+use chrono::{DateTime, Utc};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
+use prost_types::Timestamp;
+use secrecy::ExposeSecret;
+
+use crate::{
+    app::IssuedTokens,
+    domain::{
+        self,
+        claims::Claims,
+        device::Device,
+        session::{Session, State},
+    },
+    proto,
+};
+
+pub(super) fn timestamp(time: DateTime<Utc>) -> Option<Timestamp> {
+    // Below a second, so it fits.
+    let nanos = time.timestamp_subsec_nanos().try_into().unwrap_or_default();
+    Some(Timestamp {
+        seconds: time.timestamp(),
+        nanos,
+    })
+}
+
+fn seconds(seconds: i64) -> Option<Timestamp> {
+    Some(Timestamp { seconds, nanos: 0 })
+}
+
+pub(super) fn tokens(tokens: &IssuedTokens) -> proto::Tokens {
+    proto::Tokens {
+        access_token: tokens.access_token.expose_secret().to_owned(),
+        access_expire_time: timestamp(tokens.access_expire_time),
+        refresh_token: tokens.refresh_token.expose_secret().to_owned(),
+        refresh_expire_time: timestamp(tokens.refresh_expire_time),
+        token_type: "Bearer".to_owned(),
+        scope: tokens.scope.clone(),
+        session_id: tokens.session_id.to_string(),
+    }
+}
+
+fn device(device: Device) -> proto::Device {
+    proto::Device {
+        r#type: device.kind,
+        id: device.id,
+        name: device.name,
+    }
+}
+
+pub(super) fn session(session: Session, now: DateTime<Utc>) -> proto::SessionInfo {
+    let state = match session.state(now) {
+        State::Active => proto::SessionState::Active,
+        State::Ended => proto::SessionState::Ended,
+        State::Expired => proto::SessionState::Expired,
+    };
+    proto::SessionInfo {
+        session_id: session.id.to_string(),
+        user_id: session.user_id.to_string(),
+        device: Some(device(session.device)),
+        state: state.into(),
+        create_time: timestamp(session.create_time),
+        last_seen_time: timestamp(session.refresh_time),
+        idle_expire_time: timestamp(session.idle_expire_time),
+        expire_time: timestamp(session.expire_time),
+        kid: session.kid,
+        generation: session.generation,
+        end_time: session.end.and_then(|end| timestamp(end.time)),
+        end_reason: session
+            .end
+            .map(|end| end.reason.as_str().to_owned())
+            .unwrap_or_default(),
+        first_address: session.first_address,
+        last_address: session.last_address,
+        user_agent: session.user_agent,
+    }
+}
+
+pub(super) fn user(user: domain::user::User) -> proto::User {
+    let state = match user.disable_time {
+        None => proto::UserState::Active,
+        Some(_) => proto::UserState::Disabled,
+    };
+    proto::User {
+        user_id: user.id.to_string(),
+        tenant_id: user.tenant_id.to_string(),
+        username: user.username,
+        email: user.email.unwrap_or_default(),
+        display_name: user.display_name,
+        roles: user.roles,
+        state: state.into(),
+        password_change_required: user.password_change_required,
+        create_time: timestamp(user.create_time),
+        update_time: timestamp(user.update_time),
+    }
+}
+
+pub(super) fn claims(claims: Claims) -> proto::Claims {
+    let scope = claims.scopes().map(str::to_owned).collect();
+    let mut told = proto::Claims {
+        iss: claims.iss,
+        sub: claims.sub.to_string(),
+        aud: claims.aud,
+        expire_time: seconds(claims.exp),
+        issue_time: seconds(claims.iat),
+        not_before_time: seconds(claims.nbf),
+        jti: claims.jti,
+        client_id: claims.client_id,
+        scope,
+        ..proto::Claims::default()
+    };
+    if let Some(user) = claims.user {
+        told.sid = user.sid.to_string();
+        told.r#gen = user.generation;
+        told.ver = user.ver;
+        told.tenant_id = user.tenant_id.to_string();
+        told.device_type = user.device_type;
+        told.auth_time = seconds(user.auth_time);
+        told.amr = user.amr;
+        told.roles = user.roles;
+        told.email = user.email.unwrap_or_default();
+        told.preferred_username = user.preferred_username.unwrap_or_default();
+    }
+    told
+}
+
+pub(super) fn jwk(jwk: &Jwk) -> proto::JsonWebKey {
+    let mut key = proto::JsonWebKey {
+        kid: jwk.common.key_id.clone().unwrap_or_default(),
+        alg: jwk
+            .common
+            .key_algorithm
+            .map(|algorithm| algorithm.to_string())
+            .unwrap_or_default(),
+        r#use: "sig".to_owned(),
+        ..proto::JsonWebKey::default()
+    };
+    match &jwk.algorithm {
+        AlgorithmParameters::EllipticCurve(ec) => {
+            key.kty = "EC".to_owned();
+            key.crv = curve(&ec.curve).to_owned();
+            key.x.clone_from(&ec.x);
+            key.y.clone_from(&ec.y);
+        }
+        AlgorithmParameters::OctetKeyPair(okp) => {
+            key.kty = "OKP".to_owned();
+            key.crv = curve(&okp.curve).to_owned();
+            key.x.clone_from(&okp.x);
+        }
+        AlgorithmParameters::RSA(rsa) => {
+            key.kty = "RSA".to_owned();
+            key.n.clone_from(&rsa.n);
+            key.e.clone_from(&rsa.e);
+        }
+        // Tessera makes no others; a symmetric one would not be told.
+        _ => {}
+    }
+    key
+}
+
+const fn curve(curve: &EllipticCurve) -> &'static str {
+    match curve {
+        EllipticCurve::P256 => "P-256",
+        EllipticCurve::P384 => "P-384",
+        EllipticCurve::Ed25519 => "Ed25519",
+        _ => "",
+    }
+}
+
+pub(super) fn count(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+pub(super) fn tenant(tenant: domain::tenant::Tenant) -> proto::Tenant {
+    proto::Tenant {
+        tenant_id: tenant.id.to_string(),
+        name: tenant.name,
+        display_name: tenant.display_name,
+        create_time: timestamp(tenant.create_time),
+    }
+}
+
+pub(super) fn event(event: domain::audit::Event) -> proto::AuditEvent {
+    let outcome = match event.refusal {
+        None => proto::EventOutcome::Success,
+        Some(_) => proto::EventOutcome::Failure,
+    };
+    proto::AuditEvent {
+        event_id: event.id.to_string(),
+        tenant_id: event.tenant_id.to_string(),
+        create_time: timestamp(event.create_time),
+        action: event.action,
+        outcome: outcome.into(),
+        reason: event.refusal.unwrap_or_default(),
+        actor_id: event.actor_id.map(|id| id.to_string()).unwrap_or_default(),
+        target_type: event.target_type,
+        target_id: event.target_id.map(|id| id.to_string()).unwrap_or_default(),
+        address: event.origin.address,
+        user_agent: event.origin.user_agent,
+        request_id: event.origin.request_id,
+    }
+}

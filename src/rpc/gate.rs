@@ -1,0 +1,185 @@
+//! What every call passes: it gets its request id and its origin, the policy decides whether it may go
+//! on, and it is counted and logged.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::{HeaderMap, HeaderValue, header};
+use tonic::{Code, Status};
+use tracing::Instrument;
+
+use super::{
+    policy::{self, Who},
+    status,
+};
+use crate::{
+    app::{App, CallLabels, Caller, Error, MethodLabel},
+    domain::audit::Origin,
+};
+
+/// Where the request's id is read and written.
+const REQUEST_ID: &str = "x-request-id";
+/// The longest `user-agent` that is kept, in characters.
+const MAX_USER_AGENT: usize = 256;
+
+/// The peer of a connection, as the listener puts it into the request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// Lets a call pass, or answers for it.
+pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let origin = origin(&app, &request);
+    let request_id = origin.request_id.clone();
+    let Some((method, who)) = policy::row(request.uri().path()) else {
+        return unknown_method(&app, request.headers());
+    };
+    let span = tracing::info_span!("call", request_id, method, address = origin.address);
+    let answer = async {
+        match admit(&app, who, request.headers()) {
+            Ok(caller) => {
+                request.extensions_mut().insert(origin);
+                if let Some(caller) = caller {
+                    request.extensions_mut().insert(caller);
+                }
+                readable(next.run(request).await)
+            }
+            Err(error) => Status::from(error).into_http(),
+        }
+    };
+    let response = answer.instrument(span.clone()).await;
+    let code = code_name(code(&response));
+    let took = started.elapsed();
+    app.metrics
+        .calls
+        .get_or_create(&CallLabels { method, code })
+        .inc();
+    app.metrics
+        .latencies
+        .get_or_create(&MethodLabel { method })
+        .observe(took.as_secs_f64());
+    span.in_scope(|| tracing::info!(code, micros = took.as_micros(), "answered"));
+    with_request_id(response, &request_id)
+}
+
+/// The answer to a method that has no row, and to one of a service that isn't here.
+pub fn unknown_method(app: &App, headers: &HeaderMap) -> Response {
+    let id = request_id(headers).unwrap_or_else(|| app.new_request_id());
+    with_request_id(status::unimplemented().into_http(), &id)
+}
+
+/// Who calls, where the method wants to know.
+fn admit(app: &App, who: Who, headers: &HeaderMap) -> Result<Option<Caller>, Error> {
+    if who == Who::Anyone {
+        return Ok(None);
+    }
+    let caller = app.authenticate(bearer(headers)?)?;
+    if caller.must_change_password && who != Who::SignedIn {
+        return Err(Error::PasswordChangeRequired);
+    }
+    if who == Who::Admin && !caller.is_admin {
+        return Err(Error::InsufficientScope);
+    }
+    Ok(Some(caller))
+}
+
+/// The one bearer token (RFC 6750 section 2.1). Of two, an intermediary and we might each believe another.
+fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or(Error::TokenMissing)?;
+    if values.next().is_some() {
+        return Err(Error::TokenMalformed);
+    }
+    let value = value.to_str().map_err(|_| Error::TokenMalformed)?;
+    let (scheme, token) = value.split_once(' ').ok_or(Error::TokenMalformed)?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        Ok(token.trim())
+    } else {
+        Err(Error::TokenMissing)
+    }
+}
+
+fn origin(app: &App, request: &Request) -> Origin {
+    let address = request
+        .extensions()
+        .get::<Peer>()
+        .map(|peer| readable_address(peer.0.ip()));
+    let user_agent = request
+        .headers()
+        .get(header::USER_AGENT)
+        .and_then(|value| value.to_str().ok());
+    Origin {
+        address: address.unwrap_or_default(),
+        user_agent: user_agent
+            .unwrap_or_default()
+            .chars()
+            .take(MAX_USER_AGENT)
+            .collect(),
+        request_id: request_id(request.headers()).unwrap_or_else(|| app.new_request_id()),
+    }
+}
+
+/// An IPv4 address that came in through an IPv6 socket is written as the IPv4 address that it is.
+fn readable_address(address: IpAddr) -> String {
+    address.to_canonical().to_string()
+}
+
+/// The id that the caller gave, if it is one that can be written into a log line.
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let is_id_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    ((1..=128).contains(&id.len()) && id.bytes().all(is_id_char)).then(|| id.to_owned())
+}
+
+fn with_request_id(mut response: Response, id: &str) -> Response {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// Answers a request that tonic could not read by the contract's table.
+fn readable(response: Response) -> Response {
+    let status = Status::from_header_map(response.headers());
+    match status.as_ref().and_then(status::of_unreadable) {
+        Some(status) => status.into_http::<Body>(),
+        None => response,
+    }
+}
+
+/// An error stands in the headers; success comes with the trailers.
+fn code(response: &Response) -> Code {
+    let header = response.headers().get("grpc-status");
+    header.map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()))
+}
+
+const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

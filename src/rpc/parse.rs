@@ -1,0 +1,96 @@
+//! Reads what several requests have in common.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use secrecy::SecretString;
+use tonic::Request;
+use uuid::Uuid;
+
+use crate::{
+    app::{Caller, Error, Page, login::Wishes},
+    domain::{InvalidField, audit::Origin, device, text},
+    proto,
+};
+
+const DEFAULT_PAGE: u16 = 50;
+const MAX_PAGE: u16 = 500;
+
+/// Where a call came from, and its message.
+pub(super) fn open<T>(request: Request<T>) -> (Origin, T) {
+    let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
+    (origin, request.into_inner())
+}
+
+/// Who calls, where it came from, and its message. The gate lets nobody pass without being known.
+pub(super) fn open_known<T>(request: Request<T>) -> Result<(Caller, Origin, T), Error> {
+    let caller = request
+        .extensions()
+        .get::<Caller>()
+        .cloned()
+        .ok_or(Error::TokenMissing)?;
+    let (origin, message) = open(request);
+    Ok((caller, origin, message))
+}
+
+pub(super) fn id(field: &'static str, text: &str) -> Result<Uuid, InvalidField> {
+    Uuid::try_parse(text).map_err(|_| InvalidField::new(field, "is not an id"))
+}
+
+/// An id that may be left out.
+pub(super) fn maybe_id(field: &'static str, text: &str) -> Result<Option<Uuid>, InvalidField> {
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        id(field, text).map(Some)
+    }
+}
+
+/// A password in the one form that is hashed. Not logged, not repeated in an error.
+pub(super) fn password(field: &'static str, text: &str) -> Result<SecretString, InvalidField> {
+    if text.is_empty() {
+        return Err(InvalidField::new(field, "is empty"));
+    }
+    Ok(text::one_form(text).into())
+}
+
+pub(super) fn device(device: &proto::Device) -> Result<device::Device, InvalidField> {
+    device::Device::parse(&device.r#type, &device.id, &device.name)
+}
+
+pub(super) fn wishes(
+    told: Option<&proto::Device>,
+    audience: &[String],
+    scope: &[String],
+) -> Result<Wishes, InvalidField> {
+    Ok(Wishes {
+        device: told.map_or_else(|| device::Device::parse("", "", ""), device)?,
+        audience: text::audience("audience", audience)?,
+        scope: text::scope("scope", scope)?,
+    })
+}
+
+pub(super) fn page(size: i32, token: &str) -> Result<Page, InvalidField> {
+    let size = match size {
+        0 => DEFAULT_PAGE,
+        _ => {
+            let size = u32::try_from(size).map_err(|_| InvalidField::new("page_size", "is negative"))?;
+            u16::try_from(size).unwrap_or(MAX_PAGE).min(MAX_PAGE)
+        }
+    };
+    let after = if token.is_empty() {
+        None
+    } else {
+        Some(page_token(token)?)
+    };
+    Ok(Page { size, after })
+}
+
+fn page_token(token: &str) -> Result<Uuid, InvalidField> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok();
+    let id = bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok());
+    id.ok_or_else(|| InvalidField::new("page_token", "is not one that was handed out"))
+}
+
+/// What to ask the next page with.
+pub(super) fn next_page_token(next: Option<Uuid>) -> String {
+    next.map(|id| URL_SAFE_NO_PAD.encode(id)).unwrap_or_default()
+}

@@ -1,0 +1,58 @@
+//! Who may call what. A method without a row is refused.
+
+/// Who may call a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Anyone, with or without a token.
+    Anyone,
+    /// A signed-in user, also one who must change the password first.
+    SignedIn,
+    /// A signed-in user.
+    User,
+    /// A signed-in user with the role `admin`; the verb says of which tenant.
+    Admin,
+}
+
+/// The path of each method and who may call it.
+pub const TABLE: [(&str, Who); 28] = [
+    ("/grpc.health.v1.Health/Check", Who::Anyone),
+    ("/grpc.health.v1.Health/List", Who::Anyone),
+    ("/grpc.health.v1.Health/Watch", Who::Anyone),
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Who::Anyone,
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Who::Anyone,
+    ),
+    ("/tessera.v1.Audit/ListEvents", Who::Admin),
+    ("/tessera.v1.Auth/ChangePassword", Who::SignedIn),
+    ("/tessera.v1.Auth/Login", Who::Anyone),
+    ("/tessera.v1.Auth/Logout", Who::SignedIn),
+    ("/tessera.v1.Auth/LogoutAll", Who::User),
+    ("/tessera.v1.Auth/Refresh", Who::Anyone),
+    ("/tessera.v1.Auth/SignUp", Who::Anyone),
+    ("/tessera.v1.Auth/VerifyToken", Who::Anyone),
+    ("/tessera.v1.Keys/GetJwk", Who::Anyone),
+    ("/tessera.v1.Keys/GetJwks", Who::Anyone),
+    ("/tessera.v1.Session/GetSession", Who::User),
+    ("/tessera.v1.Session/ListSessions", Who::User),
+    ("/tessera.v1.Session/RevokeSession", Who::User),
+    ("/tessera.v1.Session/RevokeUserSessions", Who::User),
+    ("/tessera.v1.Tenants/CreateTenant", Who::Admin),
+    ("/tessera.v1.Tenants/GetTenant", Who::Admin),
+    ("/tessera.v1.Tenants/ListTenants", Who::Admin),
+    ("/tessera.v1.Users/CreateUser", Who::Admin),
+    ("/tessera.v1.Users/DisableUser", Who::Admin),
+    ("/tessera.v1.Users/EnableUser", Who::Admin),
+    ("/tessera.v1.Users/GetUser", Who::User),
+    ("/tessera.v1.Users/ListUsers", Who::Admin),
+    ("/tessera.v1.Users/UpdateUser", Who::Admin),
+];
+
+/// The row of a path: the path as it stands in the table, which metrics may be labelled with, and who
+/// may call it.
+pub fn row(path: &str) -> Option<(&'static str, Who)> {
+    TABLE.into_iter().find(|(known, _)| *known == path)
+}

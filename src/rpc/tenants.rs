@@ -1,0 +1,68 @@
+//! `tessera.v1.Tenants`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{convert, parse};
+use crate::{
+    app::{
+        App,
+        tenants::{self, Which},
+    },
+    domain::{InvalidField, tenant, text},
+    proto::{self, tenants_server::Tenants},
+};
+
+pub(super) struct Service(pub(super) Arc<App>);
+
+#[tonic::async_trait]
+impl Tenants for Service {
+    async fn create_tenant(
+        &self,
+        request: Request<proto::CreateTenantRequest>,
+    ) -> Result<Response<proto::CreateTenantResponse>, Status> {
+        let (caller, origin, message) = parse::open_known(request)?;
+        let name = tenant::parse_name("name", &message.name)?;
+        let display_name = text::shown("display_name", &message.display_name, 128)?;
+        let tenant = tenants::create(&self.0, &caller, name, display_name, &origin).await?;
+        Ok(Response::new(proto::CreateTenantResponse {
+            tenant: Some(convert::tenant(tenant)),
+        }))
+    }
+
+    async fn get_tenant(
+        &self,
+        request: Request<proto::GetTenantRequest>,
+    ) -> Result<Response<proto::GetTenantResponse>, Status> {
+        let (caller, _, message) = parse::open_known(request)?;
+        let tenant = tenants::get(&self.0, &caller, &which(message)?).await?;
+        Ok(Response::new(proto::GetTenantResponse {
+            tenant: Some(convert::tenant(tenant)),
+        }))
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<proto::ListTenantsRequest>,
+    ) -> Result<Response<proto::ListTenantsResponse>, Status> {
+        let (caller, _, message) = parse::open_known(request)?;
+        let page = parse::page(message.page_size, &message.page_token)?;
+        let found = tenants::list(&self.0, &caller, page).await?;
+        Ok(Response::new(proto::ListTenantsResponse {
+            tenants: found.items.into_iter().map(convert::tenant).collect(),
+            next_page_token: parse::next_page_token(found.next),
+        }))
+    }
+}
+
+fn which(message: proto::GetTenantRequest) -> Result<Which, InvalidField> {
+    match (message.tenant_id.is_empty(), message.name.is_empty()) {
+        (false, true) => Ok(Which::Id(parse::id("tenant_id", &message.tenant_id)?)),
+        (true, false) => Ok(Which::Name(message.name)),
+        _ => Err(InvalidField::new(
+            "tenant_id",
+            "or `name` is to be given, and not both",
+        )),
+    }
+}

@@ -1,0 +1,163 @@
+//! Builds the service, serves it, drains it.
+
+mod data_dir;
+mod listener;
+mod tls;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::handler::Handler;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{service::Routes, transport::Server};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    app::{self, App, Bootstrap, Parts, trust_tail},
+    clock::Clock,
+    config::Checked,
+    crypto::random::Randomness,
+    http,
+    models::{Database, Store, StoreError},
+    rpc,
+};
+
+/// Why the service can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data directory or the key-encryption key can't be used.
+    #[error(transparent)]
+    DataDir(#[from] data_dir::DataDirError),
+    /// The certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// The database can't be opened.
+    #[error("can't open the database: {0}")]
+    Store(#[from] StoreError),
+    /// The installation can't be opened.
+    #[error("can't start: {0}")]
+    Start(#[from] app::Error),
+    /// gRPC failed.
+    #[error("can't serve: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// Reflection could not read the contract.
+    #[error("can't describe the contract: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The listening socket is gone.
+    #[error("can't listen: {0}")]
+    Listener(#[from] std::io::Error),
+}
+
+/// Serves on `listener` until `shutdown` completes, then drains: health turns NOT_SERVING, no call is
+/// accepted any more, those in flight finish within `server.drain_timeout`.
+pub async fn run(
+    settings: Checked,
+    listener: TcpListener,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Randomness>,
+    bootstrap: Bootstrap,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let Checked {
+        config,
+        app: app_settings,
+        hashing,
+        policy,
+        database,
+        keks,
+    } = settings;
+    let _data_dir = data_dir::open(&config.server.data_dir, &database, &keks)?;
+    let sealer = data_dir::sealer(keks, &*rng)?;
+    let tls = tls::Tls::open(&config.server)?;
+    let store = Store::open(&database, config.database.max_connections).await?;
+    let parts = Parts {
+        settings: app_settings,
+        hashing,
+        policy,
+        store: store.clone(),
+        sealer,
+        clock,
+        rng,
+        bootstrap,
+    };
+    let app = Arc::new(App::start(parts).await?);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    tell(&health, ServingStatus::Serving).await;
+    let router = rpc::router(&app, health_service, config.server.reflection)?
+        .merge(http::router(&app))
+        .fallback_service(http::not_found.with_state(app.clone()));
+
+    announce(&listener, tls.is_some(), &database)?;
+    let stop = CancellationToken::new();
+    let background = TaskTracker::new();
+    background.spawn({
+        let (app, stop) = (app.clone(), stop.clone());
+        async move { trust_tail::follow(&app, stop).await }
+    });
+    if let Some(tls) = &tls {
+        background.spawn(tls.clone().follow(stop.clone()));
+    }
+    let incoming = listener::incoming(listener, tls, stop.clone(), &background);
+
+    let draining = CancellationToken::new();
+    let serving = Server::builder().accept_http1(true).serve_with_incoming_shutdown(
+        Routes::from(router).prepare(),
+        incoming,
+        draining.cancelled(),
+    );
+    let drain = async {
+        shutdown.await;
+        tracing::info!("stopping: calls in flight finish");
+        drain_health(health).await;
+        stop.cancel();
+        draining.cancel();
+        tokio::time::sleep(config.server.drain_timeout).await;
+    };
+    tokio::select! {
+        served = serving => served?,
+        () = drain => tracing::warn!("calls were still in flight after server.drain_timeout"),
+    }
+    stop.cancel();
+    background.close();
+    if timeout(Duration::from_secs(5), async {
+        background.wait().await;
+        store.close().await
+    })
+    .await
+    .is_err()
+    {
+        tracing::warn!("background work did not end in time");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Every service of the contract, and the whole.
+async fn tell(health: &HealthReporter, status: ServingStatus) {
+    for service in rpc::SERVICES.into_iter().chain([""]) {
+        health.set_service_status(service, status).await;
+    }
+}
+
+/// Tells watchers that it is over, and ends their streams: they would hold up the drain.
+async fn drain_health(mut health: HealthReporter) {
+    tell(&health, ServingStatus::NotServing).await;
+    for service in rpc::SERVICES.into_iter().chain([""]) {
+        health.clear_service_status(service).await;
+    }
+}
+
+/// The one line that says where.
+fn announce(listener: &TcpListener, has_tls: bool, database: &Database) -> std::io::Result<()> {
+    let scheme = if has_tls { "https" } else { "http" };
+    let address = listener.local_addr()?;
+    let kept = match database {
+        Database::Sqlite(path) => format!("SQLite at {}", path.display()),
+        Database::Postgres(_) => "PostgreSQL".to_owned(),
+    };
+    tracing::info!(
+        "Tessera {} serves gRPC and HTTP on {scheme}://{address}, {kept}",
+        env!("CARGO_PKG_VERSION")
+    );
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! The data directory: made where it is missing, locked where the embedded database lies in it; and the
+//! key-encryption key.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    config::Keks,
+    crypto::{
+        CryptoError,
+        random::Randomness,
+        sealing::{BadKek, Kek, Sealer},
+    },
+    models::Database,
+};
+
+/// The data directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// A file or directory.
+    #[error("{path}: {error}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        error: io::Error,
+    },
+    /// Another server has it.
+    #[error("{0}: another server uses this database")]
+    InUse(PathBuf),
+    /// The file of key-encryption keys holds none.
+    #[error("{path}: {error}")]
+    Kek {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        error: BadKek,
+    },
+    /// No key-encryption key could be made.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
+    let path = path.to_owned();
+    move |error| DataDirError::Io { path, error }
+}
+
+/// Makes the directories that are needed. An embedded database belongs to one server: the lock is held
+/// as long as what this returns.
+pub(super) fn open(data_dir: &Path, database: &Database, keks: &Keks) -> Result<Option<File>, DataDirError> {
+    if matches!(keks, Keks::Own(_)) {
+        make(data_dir)?;
+    }
+    let Database::Sqlite(path) = database else {
+        return Ok(None);
+    };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make(parent)?;
+    }
+    // Not the database itself: SQLite locks ranges of that.
+    let mut lock_path = path.clone().into_os_string();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
+    let lock = private()
+        .create(true)
+        .truncate(false)
+        .open(&lock_path)
+        .map_err(at(&lock_path))?;
+    // Made here so that nobody else may read it; SQLite gives its own side files the same mode.
+    private()
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(at(path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.clone())),
+        Err(TryLockError::Error(error)) => Err(at(&lock_path)(error)),
+    }
+}
+
+fn make(dir: &Path) -> Result<(), DataDirError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(at(dir))
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+/// The key-encryption keys, made where they are our own and missing.
+pub(super) fn sealer(keks: Keks, rng: &dyn Randomness) -> Result<Sealer, DataDirError> {
+    match keks {
+        Keks::Given(sealer) => Ok(sealer),
+        Keks::File(path) => read(&path),
+        Keks::Own(path) => {
+            if !path.try_exists().map_err(at(&path))? {
+                write_new(&path, &Kek::generate(rng)?)?;
+            }
+            read(&path)
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Sealer, DataDirError> {
+    let text = SecretString::from(fs::read_to_string(path).map_err(at(path))?);
+    let mode = fs::metadata(path).map_err(at(path))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        tracing::warn!(path = %path.display(), "others can read the key-encryption key; its mode should be 0600");
+    }
+    text.expose_secret().parse().map_err(|error| DataDirError::Kek {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+/// Writes the key whole or not at all: of two servers that start at once the first one's key stays.
+fn write_new(path: &Path, kek: &Kek) -> Result<(), DataDirError> {
+    let mut temporary = path.to_owned().into_os_string();
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let mut file = private()
+        .create(true)
+        .truncate(true)
+        .open(&temporary)
+        .map_err(at(&temporary))?;
+    let text = kek.to_text().expose_secret();
+    let written = writeln!(file, "{text}").and_then(|()| file.sync_all());
+    let linked = written.and_then(|()| match fs::hard_link(&temporary, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    });
+    let removed = fs::remove_file(&temporary);
+    linked.and(removed).map_err(at(path))?;
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
+}
