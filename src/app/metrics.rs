@@ -2,12 +2,7 @@
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
@@ -66,9 +61,13 @@ pub struct Metrics {
     revision: Gauge,
 }
 
-/// From a tenth of a millisecond to six seconds.
+/// Upper bounds in seconds.
+const LATENCIES: [f64; 14] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+
 fn latency_histogram() -> Histogram {
-    Histogram::new(exponential_buckets(0.0001, 3.0, 11))
+    Histogram::new(LATENCIES)
 }
 
 impl Default for Metrics {

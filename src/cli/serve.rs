@@ -96,6 +96,6 @@ fn start_log(log: &Log) {
         .with_ansi(is_terminal);
     match format {
         LogFormat::Text => lines.with_target(false).init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).init(),
     }
 }

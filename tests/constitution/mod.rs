@@ -1,0 +1,1 @@
+//! What must hold of the whole, whatever is added to it.

@@ -1,0 +1,131 @@
+//! A PostgreSQL of the tests' own: started once, gone with the process that started it.
+
+use std::{
+    env,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tokio_postgres::NoTls;
+
+/// Runs as the user that PostgreSQL wants to be, makes the cluster, says where it is, and takes it away when its
+/// standard input ends: when the tests' process does, however it does.
+const KEEPER: &str = r#"
+dir=$(mktemp -d "${TMPDIR:-/tmp}/tessera-tests.XXXXXX") || exit 1
+trap '"$0/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1; rm -rf "$dir"' EXIT
+"$0/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --no-sync >"$dir/initdb.log" 2>&1 &&
+"$0/pg_ctl" -D "$dir/data" -l "$dir/log" -w -o "-k $dir -c listen_addresses= -c fsync=off -c max_connections=500" \
+    start >"$dir/start.log" 2>&1 || { cat "$dir"/*log >&2; exit 1; }
+echo "$dir"
+read -r _ || :
+"#;
+
+struct Cluster {
+    socket_dir: PathBuf,
+    _stdin: ChildStdin,
+    _keeper: Child,
+}
+
+static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+fn bin_dir() -> PathBuf {
+    let given = env::var_os("TESTS_PG_BIN").map(PathBuf::from);
+    let debian = || {
+        let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+            .filter(|dir| dir.join("initdb").exists())
+            .collect();
+        versions.sort();
+        versions.pop()
+    };
+    given
+        .or_else(debian)
+        .expect("no PostgreSQL: run scripts/test, which installs it or says how")
+}
+
+fn start() -> Cluster {
+    let bin = bin_dir();
+    let mut command = if is_root() {
+        // PostgreSQL refuses to run as root.
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid=postgres",
+            "--regid=postgres",
+            "--clear-groups",
+            "sh",
+            "-c",
+            KEEPER,
+        ]);
+        command
+    } else {
+        let mut command = Command::new("sh");
+        command.args(["-c", KEEPER]);
+        command
+    };
+    let mut keeper = command
+        .arg(&bin)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("can't start the keeper of PostgreSQL");
+    let mut dir = String::new();
+    let stdout = keeper.stdout.take().expect("its output is piped");
+    BufReader::new(stdout)
+        .read_line(&mut dir)
+        .expect("can't read what the keeper says");
+    assert!(
+        !dir.is_empty(),
+        "PostgreSQL did not start; what it said stands above"
+    );
+    let _stdin = keeper.stdin.take().expect("its input is piped");
+    Cluster {
+        socket_dir: Path::new(dir.trim()).to_owned(),
+        _stdin,
+        _keeper: keeper,
+    }
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().expect("can't run id");
+    id.stdout == b"0\n"
+}
+
+fn url(socket_dir: &Path, database: &str) -> String {
+    let host = socket_dir.display().to_string().replace('/', "%2F");
+    format!("postgres://postgres@{host}/{database}")
+}
+
+/// Makes a database of its own and gives its URL.
+pub async fn new_database() -> Result<String, Box<dyn std::error::Error>> {
+    let cluster = tokio::task::block_in_place(|| CLUSTER.get_or_init(start));
+    let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+    query(
+        &url(&cluster.socket_dir, "postgres"),
+        &format!("CREATE DATABASE {name}"),
+    )
+    .await?;
+    Ok(url(&cluster.socket_dir, &name))
+}
+
+/// Runs statements and gives the first column of each row as text.
+pub async fn query(url: &str, sql: &str) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    let connection = tokio::spawn(connection);
+    let rows = client.simple_query(sql).await?;
+    drop(client);
+    connection.await??;
+    let first = |message: tokio_postgres::SimpleQueryMessage| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+        _ => None,
+    };
+    Ok(rows.into_iter().filter_map(first).collect())
+}

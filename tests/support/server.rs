@@ -1,0 +1,349 @@
+//! Homes and the servers in them.
+
+use std::{
+    error::Error,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tessera::{
+    app::Bootstrap,
+    config::{Config, Flags},
+    crypto::random::SystemRandomness,
+    proto::{
+        audit_client::AuditClient, auth_client::AuthClient, keys_client::KeysClient,
+        session_client::SessionClient, tenants_client::TenantsClient, users_client::UsersClient,
+    },
+    server::{self, ServeError},
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpListener,
+    process::{Child, Command},
+    sync::oneshot,
+    task::JoinHandle,
+    time::timeout,
+};
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::health_client::HealthClient;
+
+use super::{ADMIN_PASSWORD, TestClock, postgres};
+
+/// How long anything may take before the test gives up: not a measure, a fence.
+const FENCE: Duration = Duration::from_secs(60);
+
+/// Cheap hashes, for tests that are not about hashing.
+const IN_PROCESS: &str = "
+    [passwords]
+    argon2_memory_kib = 64
+    argon2_time = 1
+";
+
+/// Where a server lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// In this process, on SQLite.
+    Sqlite,
+    /// In this process, on PostgreSQL.
+    Postgres,
+    /// The binary, on PostgreSQL.
+    Binary,
+    /// The binary, on SQLite.
+    BinarySqlite,
+}
+
+/// A database and a folder, and the time there.
+pub struct Home {
+    /// What kind.
+    pub kind: Kind,
+    /// The time, where the server is in this process.
+    pub clock: Arc<TestClock>,
+    database_url: Option<String>,
+    dir: TempDir,
+}
+
+/// A running server.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    channel: Channel,
+    running: Running,
+}
+
+enum Running {
+    Here {
+        stop: oneshot::Sender<()>,
+        task: JoinHandle<Result<(), ServeError>>,
+    },
+    Binary(Box<Child>),
+}
+
+impl Home {
+    /// An empty one.
+    pub async fn new(kind: Kind) -> Result<Self, Box<dyn Error>> {
+        let database_url = match kind {
+            Kind::Sqlite | Kind::BinarySqlite => None,
+            Kind::Postgres | Kind::Binary => Some(postgres::new_database().await?),
+        };
+        Ok(Self {
+            kind,
+            clock: Arc::default(),
+            database_url,
+            dir: TempDir::new()?,
+        })
+    }
+
+    /// The folder; a binary's working directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The URL of its PostgreSQL.
+    pub fn database_url(&self) -> Option<&str> {
+        self.database_url.as_deref()
+    }
+
+    /// Runs a statement on its database, as an operator could. A query has one column, a text named `first`.
+    pub async fn query(&self, sql: &str) -> Result<Vec<String>, Box<dyn Error>> {
+        match &self.database_url {
+            Some(url) => postgres::query(url, sql).await,
+            None => query_sqlite(&self.dir().join("data/tessera.db"), sql),
+        }
+    }
+
+    /// Starts a server with the default settings.
+    pub async fn start(&self) -> Result<Server, Box<dyn Error>> {
+        self.start_with("").await
+    }
+
+    /// Starts a server with settings of a TOML file.
+    pub async fn start_with(&self, toml: &str) -> Result<Server, Box<dyn Error>> {
+        match self.kind {
+            Kind::Sqlite | Kind::Postgres => self.start_here(toml).await,
+            Kind::Binary | Kind::BinarySqlite => self.start_binary(toml).await,
+        }
+    }
+
+    fn write_settings(&self, toml: &str) -> Result<PathBuf, Box<dyn Error>> {
+        let file = self
+            .dir()
+            .join(format!("{}.toml", uuid::Uuid::from_u128(toml.len() as u128)));
+        std::fs::write(&file, toml)?;
+        Ok(file)
+    }
+
+    async fn start_here(&self, toml: &str) -> Result<Server, Box<dyn Error>> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let toml = if toml.contains("[passwords]") {
+            toml.to_owned()
+        } else {
+            format!("{toml}{IN_PROCESS}")
+        };
+        let mut flags = vec![("server.data_dir", self.dir().join("data").display().to_string())];
+        flags.extend(self.database_url.clone().map(|url| ("database.url", url)));
+        let settings = Config::load(Some(&self.write_settings(&toml)?), Flags(flags))?.check()?;
+        let bootstrap = Bootstrap {
+            admin_password: Some(ADMIN_PASSWORD.into()),
+            announce: Box::new(|_| {}),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let (clock, rng) = (self.clock.clone(), Arc::new(SystemRandomness));
+        let shutdown = async move {
+            let _ = stopped.await;
+        };
+        let task = tokio::spawn(server::run(settings, listener, clock, rng, bootstrap, shutdown));
+        Server::connect(address, Running::Here { stop, task }).await
+    }
+
+    async fn start_binary(&self, toml: &str) -> Result<Server, Box<dyn Error>> {
+        let mut command = self.binary();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .env("TESSERA_BOOTSTRAP_ADMIN_PASSWORD", ADMIN_PASSWORD);
+        if !toml.is_empty() {
+            command.arg("--config").arg(self.write_settings(toml)?);
+        }
+        Server::of_binary(command).await
+    }
+
+    /// The binary with an environment of its own: this home's database and nothing else.
+    pub fn binary(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tessera"));
+        command
+            .current_dir(self.dir())
+            .env_clear()
+            .kill_on_drop(true)
+            .stdin(Stdio::null());
+        if let Some(url) = &self.database_url {
+            command.env("DATABASE_URL", url);
+        }
+        command
+    }
+}
+
+impl Server {
+    /// Starts the binary and waits for the line that says where it listens.
+    pub async fn of_binary(mut command: Command) -> Result<Self, Box<dyn Error>> {
+        let mut child = command.stderr(Stdio::piped()).spawn()?;
+        let stderr = child.stderr.take().ok_or("its output is piped")?;
+        let mut lines = BufReader::new(stderr).lines();
+        let address = timeout(FENCE, async {
+            let mut said = String::new();
+            while let Some(line) = lines.next_line().await? {
+                if let Some((_, rest)) = line.split_once("serves gRPC and HTTP on ") {
+                    let address = rest.split_once("://").and_then(|(_, rest)| rest.split_once(','));
+                    return Ok(address.ok_or("no address in the line")?.0.parse::<SocketAddr>()?);
+                }
+                said.push_str(&line);
+                said.push('\n');
+            }
+            Err::<SocketAddr, Box<dyn Error>>(format!("the binary ended: {said}").into())
+        })
+        .await??;
+        // A pipe that nobody empties would stop the server.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self::connect(address, Running::Binary(Box::new(child))).await
+    }
+
+    async fn connect(address: SocketAddr, running: Running) -> Result<Self, Box<dyn Error>> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+        let mut server = Self {
+            address,
+            channel: endpoint.connect_lazy(),
+            running,
+        };
+        if let Running::Here { task, .. } = &mut server.running {
+            // A server that can't start says why, instead of leaving the client to guess.
+            tokio::select! {
+                ended = task => return Err(format!("the server ended: {:?}", ended?).into()),
+                channel = endpoint.connect() => server.channel = channel?,
+            }
+        }
+        let mut health = server.health();
+        let request = tonic_health::pb::HealthCheckRequest::default();
+        timeout(FENCE, health.check(request)).await??;
+        Ok(server)
+    }
+
+    /// A connection of its own.
+    pub async fn new_channel(&self) -> Result<Channel, Box<dyn Error>> {
+        Ok(Endpoint::from_shared(format!("http://{}", self.address))?
+            .connect()
+            .await?)
+    }
+
+    /// `Auth`.
+    pub fn auth(&self) -> AuthClient<Channel> {
+        AuthClient::new(self.channel.clone())
+    }
+
+    /// `Session`.
+    pub fn session(&self) -> SessionClient<Channel> {
+        SessionClient::new(self.channel.clone())
+    }
+
+    /// `Keys`.
+    pub fn keys(&self) -> KeysClient<Channel> {
+        KeysClient::new(self.channel.clone())
+    }
+
+    /// `Users`.
+    pub fn users(&self) -> UsersClient<Channel> {
+        UsersClient::new(self.channel.clone())
+    }
+
+    /// `Tenants`.
+    pub fn tenants(&self) -> TenantsClient<Channel> {
+        TenantsClient::new(self.channel.clone())
+    }
+
+    /// `Audit`.
+    pub fn audit(&self) -> AuditClient<Channel> {
+        AuditClient::new(self.channel.clone())
+    }
+
+    /// `grpc.health.v1.Health`.
+    pub fn health(&self) -> HealthClient<Channel> {
+        HealthClient::new(self.channel.clone())
+    }
+
+    /// The channel that the clients above share.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// The process, where it is the binary.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.running {
+            Running::Here { .. } => None,
+            Running::Binary(child) => child.id(),
+        }
+    }
+
+    /// Lets it drain and waits for its end.
+    pub async fn stop(self) -> Result<(), Box<dyn Error>> {
+        drop(self.channel);
+        match self.running {
+            Running::Here { stop, task } => {
+                let _ = stop.send(());
+                timeout(FENCE, task).await???;
+            }
+            Running::Binary(mut child) => {
+                let pid = child.id().ok_or("it has ended before")?;
+                signal(pid, "TERM")?;
+                let status = timeout(FENCE, child.wait()).await??;
+                if !status.success() {
+                    return Err(format!("it ended with {status}").into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the binary's life in the middle of whatever it does.
+    pub async fn kill(self) -> Result<(), Box<dyn Error>> {
+        match self.running {
+            Running::Here { .. } => Err("only a process can be killed".into()),
+            Running::Binary(mut child) => Ok(child.kill().await?),
+        }
+    }
+}
+
+/// Sends a signal by its name.
+pub fn signal(pid: u32, name: &str) -> Result<(), Box<dyn Error>> {
+    let sent = std::process::Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(pid.to_string())
+        .status()?;
+    if sent.success() {
+        Ok(())
+    } else {
+        Err("can't send the signal".into())
+    }
+}
+
+fn query_sqlite(path: &Path, sql: &str) -> Result<Vec<String>, Box<dyn Error>> {
+    use diesel::{
+        Connection, QueryableByName, RunQueryDsl, sql_query, sql_types::Text, sqlite::SqliteConnection,
+    };
+
+    #[derive(QueryableByName)]
+    struct First {
+        #[diesel(sql_type = Text)]
+        first: String,
+    }
+
+    let mut conn = SqliteConnection::establish(path.to_str().ok_or("not UTF-8")?)?;
+    sql_query("PRAGMA busy_timeout = 5000").execute(&mut conn)?;
+    if !sql.trim_start().starts_with("SELECT") {
+        sql_query(sql).execute(&mut conn)?;
+        return Ok(Vec::new());
+    }
+    let rows: Vec<First> = sql_query(sql).load(&mut conn)?;
+    Ok(rows.into_iter().map(|row| row.first).collect())
+}
