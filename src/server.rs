@@ -6,7 +6,8 @@ mod tls;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::handler::Handler;
+use ::http::HeaderMap;
+use axum::{extract::State, handler::Handler, response::Response};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
@@ -85,7 +86,7 @@ pub async fn run(
     tell(&health, ServingStatus::Serving).await;
     let router = rpc::router(&app, health_service, config.server.reflection)?
         .merge(http::router(&app))
-        .fallback_service(http::not_found.with_state(app.clone()));
+        .fallback_service(nowhere.with_state(app.clone()));
 
     announce(&listener, tls.is_some(), &database)?;
     let stop = CancellationToken::new();
@@ -130,6 +131,15 @@ pub async fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The answer to a path that leads nowhere, in the caller's own language.
+async fn nowhere(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    if rpc::gate::is_grpc(&headers) {
+        rpc::gate::unknown_method(&app, &headers)
+    } else {
+        http::not_found()
+    }
 }
 
 /// Every service of the contract, and the whole.

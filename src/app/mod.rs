@@ -37,7 +37,11 @@ use uuid::Uuid;
 
 use crate::{
     clock::Clock,
-    crypto::{passwords::PasswordHasher, random::Randomness, sealing::Sealer},
+    crypto::{
+        passwords::PasswordHasher,
+        random::{OrderedIds, Randomness},
+        sealing::Sealer,
+    },
     domain::{
         algorithm::Algorithm,
         claims::{MAX_ACCESS_TTL_SECONDS, OWN_AUDIENCE},
@@ -95,6 +99,7 @@ pub struct App {
     /// What is counted.
     pub metrics: Metrics,
     rng: Arc<dyn Randomness>,
+    ids: OrderedIds,
     hasher: PasswordHasher,
     policy: PasswordPolicy,
     sealer: Sealer,

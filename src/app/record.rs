@@ -26,7 +26,7 @@ impl App {
         now: DateTime<Utc>,
     ) -> Result<Event, Error> {
         Ok(Event {
-            id: self.rng.ordered_id(now)?,
+            id: self.ids.next(now)?,
             tenant_id: by.tenant_id,
             create_time: now,
             action: action.as_str().to_owned(),

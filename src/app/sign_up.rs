@@ -44,7 +44,7 @@ pub async fn sign_up(app: &App, sign_up: SignUp, origin: &Origin) -> Result<Sign
     let hash = app.hasher.hash(password).await?;
 
     let now = app.now();
-    let user = user.into_user(app.rng.ordered_id(now)?, tenant.id, now);
+    let user = user.into_user(app.ids.next(now)?, tenant.id, now);
     let prepared = app.prepare_session(&user, wishes, origin, now)?;
     let by = By {
         tenant_id: tenant.id,

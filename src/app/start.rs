@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     crypto::{
         passwords::{HashSettings, PasswordHasher},
-        random::Randomness,
+        random::{OrderedIds, Randomness},
         sealing::Sealer,
         signing::NewKey,
     },
@@ -85,6 +85,7 @@ impl App {
             store,
             clock,
             metrics: Metrics::default(),
+            ids: OrderedIds::new(rng.clone()),
             rng,
             hasher,
             policy,
@@ -122,7 +123,7 @@ impl App {
         let hash = self.hasher.hash(password.clone()).await?;
         let now = self.now();
         let tenant = Tenant {
-            id: self.rng.ordered_id(now)?,
+            id: self.ids.next(now)?,
             name: DEFAULT_TENANT.to_owned(),
             display_name: String::new(),
             create_time: now,
@@ -134,7 +135,7 @@ impl App {
             roles: vec![ADMIN_ROLE.to_owned()],
             password_change_required: is_generated,
         };
-        let admin = admin.into_user(self.rng.ordered_id(now)?, tenant.id, now);
+        let admin = admin.into_user(self.ids.next(now)?, tenant.id, now);
         let by = By {
             tenant_id: tenant.id,
             actor_id: None,

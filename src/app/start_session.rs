@@ -12,7 +12,7 @@ use crate::{
         audit::{Event, Origin},
         claims::Profile,
         device::Device,
-        session::{End, Limits, Session, make_room},
+        session::{End, EndReason, Limits, Session, make_room},
         trust::Revocation,
         user::User,
     },
@@ -80,7 +80,7 @@ impl App {
         let key = key_ring::seal(&new, &self.sealer)?;
         let expire_time = now + limits.absolute_ttl;
         let session = Session {
-            id: self.rng.ordered_id(now)?,
+            id: self.ids.next(now)?,
             user_id: user.id,
             tenant_id: user.tenant_id,
             device: wishes.device.clone(),

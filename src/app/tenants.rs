@@ -22,7 +22,7 @@ pub async fn create(
     caller.require_root()?;
     let now = app.now();
     let tenant = Tenant {
-        id: app.rng.ordered_id(now)?,
+        id: app.ids.next(now)?,
         name,
         display_name,
         create_time: now,

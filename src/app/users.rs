@@ -97,7 +97,7 @@ pub async fn create(
     let tenant_id = administered_tenant(app, caller, tenant).await?.id;
     let hash = app.hasher.hash(password).await?;
     let now = app.now();
-    let user = new.into_user(app.rng.ordered_id(now)?, tenant_id, now);
+    let user = new.into_user(app.ids.next(now)?, tenant_id, now);
     let event = app.user_event(caller, Action::CreateUser, &user, origin, now)?;
     let created = app.store.tx::<_, Error, _>(async move |conn| {
         users::insert(conn, &user, &hash).await.map_err(name_taken)?;

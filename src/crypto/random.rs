@@ -1,5 +1,7 @@
 //! The one place that asks for random bytes outside the libraries' own key generation.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use aws_lc_rs::rand;
 use chrono::{DateTime, Utc};
 use uuid::{Builder, Uuid};
@@ -31,15 +33,41 @@ impl dyn Randomness {
         Ok(bytes)
     }
 
-    /// An identifier that sorts by time (RFC 9562, version 7).
-    pub fn ordered_id(&self, now: DateTime<Utc>) -> Result<Uuid, CryptoError> {
-        let millis = u64::try_from(now.timestamp_millis()).map_err(|_| CryptoError("time before 1970"))?;
-        Ok(Builder::from_unix_timestamp_millis(millis, &self.bytes()?).into_uuid())
-    }
-
     /// An identifier that can't be guessed (RFC 9562, version 4).
     pub fn random_id(&self) -> Result<Uuid, CryptoError> {
         Ok(Builder::from_random_bytes(self.bytes()?).into_uuid())
+    }
+}
+
+/// Makes identifiers that sort by time (RFC 9562, version 7). Of those that one server makes, a later one is
+/// always greater, also within a millisecond and when the clock is set back (section 6.2, method 2).
+pub struct OrderedIds {
+    rng: Arc<dyn Randomness>,
+    /// Milliseconds and then 74 bits that are random or follow those before.
+    last: Mutex<u128>,
+}
+
+impl OrderedIds {
+    /// Makes identifiers out of these random bytes.
+    pub fn new(rng: Arc<dyn Randomness>) -> Self {
+        Self {
+            rng,
+            last: Mutex::new(0),
+        }
+    }
+
+    /// The next identifier.
+    pub fn next(&self, now: DateTime<Utc>) -> Result<Uuid, CryptoError> {
+        let millis = u64::try_from(now.timestamp_millis()).map_err(|_| CryptoError("time before 1970"))?;
+        let random = u128::from_be_bytes(self.rng.bytes()?);
+        let step = 1 + (random >> 96);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = (u128::from(millis) << 74 | random & ((1 << 74) - 1)).max(*last + step);
+        let [millis, high, low] = [*last >> 74, (*last >> 62) & 0xfff, *last & ((1 << 62) - 1)];
+        let mut bytes = [0; 10];
+        bytes[..2].copy_from_slice(&(high as u16).to_be_bytes());
+        bytes[2..].copy_from_slice(&(low as u64).to_be_bytes());
+        Ok(Builder::from_unix_timestamp_millis(millis as u64, &bytes).into_uuid())
     }
 }
 
@@ -63,3 +91,32 @@ impl rsa::rand_core::TryRng for ForRsa<'_> {
 }
 
 impl rsa::rand_core::TryCryptoRng for ForRsa<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn later_ids_are_greater_within_a_millisecond_and_when_the_clock_goes_back() -> Result<(), CryptoError> {
+        let ids = OrderedIds::new(Arc::new(SystemRandomness));
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
+        let mut last = Uuid::nil();
+        for round in 0..10_000 {
+            let id = ids.next(now - TimeDelta::milliseconds(round / 100))?;
+            assert!(id > last, "{id} after {last}");
+            assert_eq!(
+                (id.get_version_num(), id.get_variant()),
+                (7, uuid::Variant::RFC4122)
+            );
+            last = id;
+        }
+        let (seconds, _) = last
+            .get_timestamp()
+            .map(|time| time.to_unix())
+            .unwrap_or_default();
+        assert_eq!(Ok(now.timestamp()), i64::try_from(seconds));
+        Ok(())
+    }
+}

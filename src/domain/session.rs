@@ -207,8 +207,12 @@ pub enum MissedRefresh {
 impl Session {
     /// Where it stands.
     pub fn state(&self, now: DateTime<Utc>) -> State {
-        if self.end.is_some() {
-            State::Ended
+        if let Some(end) = self.end {
+            if end.reason == EndReason::Expired {
+                State::Expired
+            } else {
+                State::Ended
+            }
         } else if self.idle_expire_time <= now || self.expire_time <= now {
             State::Expired
         } else {

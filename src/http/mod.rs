@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Query, Request, State},
+    extract::{Query, State},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -15,10 +15,7 @@ use http::{HeaderValue, StatusCode, header};
 use jsonwebtoken::jwk::JwkSet;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    app::{App, Error, public_keys},
-    rpc::gate,
-};
+use crate::app::{App, Error, public_keys};
 
 /// How long a JWK set may be kept: the same as `refresh_hint` of `Keys.GetJwks`.
 const JWKS_CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -69,14 +66,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
 }
 
 /// The answer to every path that is neither a document nor a method.
-pub async fn not_found(State(app): State<Arc<App>>, request: Request) -> Response {
-    let content_type = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .map(HeaderValue::as_bytes);
-    if content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
-        return gate::unknown_method(&app, request.headers());
-    }
+pub fn not_found() -> Response {
     Problem(Error::NotFound("page")).into_response()
 }
 

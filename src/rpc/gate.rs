@@ -11,9 +11,9 @@ use axum::{
     body::Body,
     extract::{Request, State},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tonic::{Code, Status};
 use tracing::Instrument;
 
@@ -37,6 +37,9 @@ pub struct Peer(pub SocketAddr);
 
 /// Lets a call pass, or answers for it.
 pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    if !is_grpc(request.headers()) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
     let started = Instant::now();
     let origin = origin(&app, &request);
     let request_id = origin.request_id.clone();
@@ -71,10 +74,17 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
     with_request_id(response, &request_id)
 }
 
-/// The answer to a method that has no row, and to one of a service that isn't here.
+/// The answer to a method that is not there.
 pub fn unknown_method(app: &App, headers: &HeaderMap) -> Response {
     let id = request_id(headers).unwrap_or_else(|| app.new_request_id());
     with_request_id(status::unimplemented().into_http(), &id)
+}
+
+/// Whether the request is gRPC, and not a browser's that has lost its way.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Who calls, where the method wants to know.

@@ -1,1 +1,6 @@
 //! What must hold of the whole, whatever is added to it.
+
+mod callers;
+mod folders;
+mod packages;
+mod schema;

@@ -1,3 +1,9 @@
 //! What users do and what they get, a file for each part of the contract.
 
 mod accounts;
+mod bad_input;
+mod outside;
+mod refresh;
+mod sessions;
+mod tokens;
+mod users;

@@ -9,7 +9,7 @@ mod postgres;
 mod server;
 
 pub use clock::TestClock;
-pub use people::{ADMIN_PASSWORD, PASSWORD, authorized, device, login_as, refusal};
+pub use people::{ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refusal};
 pub use server::{Home, Kind, Server};
 
 /// What a test ends with: any error fails it.
