@@ -21,7 +21,7 @@
 //! are compiled, and no database with them.
 
 #![forbid(unsafe_code)]
-#![warn(missing_docs)]
+#![warn(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod domain;
 pub mod proto;

@@ -23,6 +23,11 @@ use crate::{
     rpc,
 };
 
+/// A call whose message has not come by then is given up. Streams go on.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a silent connection is asked whether its other end is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
 /// Why the service can't start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -101,11 +106,11 @@ pub async fn run(
     let incoming = listener::incoming(listener, tls, stop.clone(), &background);
 
     let draining = CancellationToken::new();
-    let serving = Server::builder().accept_http1(true).serve_with_incoming_shutdown(
-        Routes::from(router).prepare(),
-        incoming,
-        draining.cancelled(),
-    );
+    let serving = Server::builder()
+        .accept_http1(true)
+        .timeout(CALL_TIMEOUT)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .serve_with_incoming_shutdown(Routes::from(router).prepare(), incoming, draining.cancelled());
     let drain = async {
         shutdown.await;
         tracing::info!("stopping: calls in flight finish");

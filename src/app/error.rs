@@ -95,7 +95,7 @@ impl Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(text) => Self::StoreUnavailable(text),
+            StoreError::Unavailable(text) | StoreError::Lost(text) => Self::StoreUnavailable(text),
             StoreError::Taken(_) | StoreError::Conflict(_) => Self::Conflict,
             StoreError::Inconsistent(_) | StoreError::Query(_) => Self::Internal(error.to_string()),
         }

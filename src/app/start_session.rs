@@ -157,10 +157,11 @@ impl Prepared {
         let room = make_room(&open, &session.device.kind, &limits, now);
         let mut revocations = Vec::new();
         for (id, reason) in room.ends {
-            if sessions::end(conn, id, End { time: now, reason })
+            let has_ended = sessions::end(conn, id, End { time: now, reason })
                 .await?
-                .is_some()
-            {
+                .is_some();
+            // No token outlives its session, so that one which expired left none to revoke.
+            if has_ended && reason != EndReason::Expired {
                 revocations.push(Revocation::Session(id));
             }
         }

@@ -9,8 +9,7 @@ use diesel::{
 };
 use diesel_async::{
     AnsiTransactionManager, AsyncConnection, AsyncPgConnection, TransactionManager,
-    pooled_connection::{AsyncDieselConnectionManager, PoolableConnection},
-    sync_connection_wrapper::SyncConnectionWrapper,
+    pooled_connection::AsyncDieselConnectionManager, sync_connection_wrapper::SyncConnectionWrapper,
 };
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -24,6 +23,10 @@ pub struct Conn {
     pub(super) _place: OwnedSemaphorePermit,
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one lives in each call, and never in a list"
+)]
 pub(super) enum Either {
     Sqlite(Pooled<SqliteConn>),
     Pg(Pooled<PgConn>),
@@ -65,11 +68,6 @@ impl Conn {
 
     pub(super) async fn rollback(&mut self) -> QueryResult<()> {
         on!(self, c => rollback(c).await)
-    }
-
-    /// Whether it can't be used any more; asks nobody.
-    pub(super) fn is_broken(&mut self) -> bool {
-        on!(self, c => PoolableConnection::is_broken(c))
     }
 }
 

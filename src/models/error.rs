@@ -10,6 +10,9 @@ pub enum StoreError {
     /// It can't be reached, is starting, stopping or locked. Trying later may help.
     #[error("the database is away: {0}")]
     Unavailable(String),
+    /// The connection died. Another one may be alive.
+    #[error("the connection to the database died: {0}")]
+    Lost(String),
     /// A unique value is taken.
     #[error("the unique value is taken: {0}")]
     Taken(String),
@@ -25,12 +28,16 @@ pub enum StoreError {
 }
 
 /// Beginnings of messages of a database that is not there for now; diesel has no kinds for them.
-const AWAY: [&str; 7] = [
+const AWAY: [&str; 4] = [
     "database is locked",
-    "terminating connection",
     "the database system is",
     "sorry, too many clients",
     "remaining connection slots",
+];
+
+/// The same for a connection.
+const LOST: [&str; 3] = [
+    "terminating connection",
     "connection closed",
     "error communicating with the server",
 ];
@@ -41,14 +48,16 @@ impl From<Error> for StoreError {
             return Self::Query(error);
         };
         let message = || info.message().to_owned();
+        let begins_with = |known: &[&str]| known.iter().any(|text| info.message().starts_with(text));
         match kind {
             DatabaseErrorKind::UniqueViolation => Self::Taken(message()),
             DatabaseErrorKind::SerializationFailure => Self::Conflict(message()),
             DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
-                Self::Unavailable(message())
+                Self::Lost(message())
             }
             _ if info.message() == "deadlock detected" => Self::Conflict(message()),
-            _ if AWAY.iter().any(|away| info.message().starts_with(away)) => Self::Unavailable(message()),
+            _ if begins_with(&AWAY) => Self::Unavailable(message()),
+            _ if begins_with(&LOST) => Self::Lost(message()),
             _ => Self::Query(error),
         }
     }

@@ -81,6 +81,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     pools: Pools,
+    max_connections: u32,
     transactions: TaskTracker,
 }
 
@@ -159,13 +160,14 @@ impl Store {
         };
         Ok(Self(Arc::new(Inner {
             pools,
+            max_connections,
             transactions: TaskTracker::new(),
         })))
     }
 
     /// Runs statements that stand alone and write nothing.
     ///
-    /// A pooled connection may have died unnoticed; then the work is done once more on another one.
+    /// A pooled connection may have died unnoticed; then the work is done again on another one.
     pub async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         F: for<'c> AsyncFnOnce(&'c mut Conn) -> Result<T, StoreError>
@@ -176,8 +178,8 @@ impl Store {
         self.run(Access::Read, work).await
     }
 
-    /// Runs one statement that writes. It may run twice where a connection dies while it runs, so doing
-    /// it twice must be the same as doing it once.
+    /// Runs one statement that writes. It may run again where a connection dies while it runs, so doing it
+    /// twice must be the same as doing it once.
     pub async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         F: for<'c> AsyncFnOnce(&'c mut Conn) -> Result<T, StoreError>
@@ -188,6 +190,7 @@ impl Store {
         self.run(Access::Write, work).await
     }
 
+    /// Each connection that turns out dead is thrown away; when none is left, a new one is made.
     async fn run<T, F>(&self, access: Access, work: F) -> Result<T, StoreError>
     where
         F: for<'c> AsyncFnOnce(&'c mut Conn) -> Result<T, StoreError>
@@ -195,13 +198,14 @@ impl Store {
             + Clone
             + Send,
     {
-        let mut conn = self.connection(access).await?;
-        match work.clone()(&mut conn).await {
-            Err(error) if is_lost(&mut conn, &error) => drop(conn),
-            done => return done,
+        for _ in 0..self.0.max_connections {
+            let mut conn = self.connection(access).await?;
+            match work.clone()(&mut conn).await {
+                Err(StoreError::Lost(_)) => drop(conn),
+                done => return done,
+            }
         }
-        let mut conn = self.connection(access).await?;
-        work(&mut conn).await
+        work(&mut self.connection(access).await?).await
     }
 
     /// Runs a transaction: commits what ends in `Ok`, rolls back what ends in `Err`.
@@ -251,13 +255,15 @@ impl Store {
         }
     }
 
-    /// Nothing has been done yet when BEGIN fails, so a dead connection is replaced without harm.
+    /// Nothing has been done yet when BEGIN fails, so that dead connections are replaced without harm.
     async fn begin(&self) -> Result<Conn, StoreError> {
-        let mut conn = self.connection(Access::Write).await?;
-        match conn.begin().await.map_err(StoreError::from) {
-            Ok(()) => return Ok(conn),
-            Err(error) if is_lost(&mut conn, &error) => drop(conn),
-            Err(error) => return Err(error),
+        for _ in 0..self.0.max_connections {
+            let mut conn = self.connection(Access::Write).await?;
+            match conn.begin().await.map_err(StoreError::from) {
+                Ok(()) => return Ok(conn),
+                Err(StoreError::Lost(_)) => drop(conn),
+                Err(error) => return Err(error),
+            }
         }
         let mut conn = self.connection(Access::Write).await?;
         conn.begin().await?;
@@ -282,11 +288,6 @@ impl Store {
 enum Access {
     Read,
     Write,
-}
-
-/// The connection died, and not before its work but under it.
-fn is_lost(conn: &mut Conn, error: &StoreError) -> bool {
-    matches!(error, StoreError::Unavailable(_)) && conn.is_broken()
 }
 
 impl<C> Pool<C>

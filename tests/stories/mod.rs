@@ -5,5 +5,6 @@ mod bad_input;
 mod outside;
 mod refresh;
 mod sessions;
+mod storage;
 mod tokens;
 mod users;

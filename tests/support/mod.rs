@@ -10,6 +10,7 @@ mod server;
 
 pub use clock::TestClock;
 pub use people::{ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refusal};
+pub use postgres::query as query_postgres;
 pub use server::{Home, Kind, Server};
 
 /// What a test ends with: any error fails it.

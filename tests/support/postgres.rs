@@ -19,7 +19,7 @@ const KEEPER: &str = r#"
 dir=$(mktemp -d "${TMPDIR:-/tmp}/tessera-tests.XXXXXX") || exit 1
 trap '"$0/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1; rm -rf "$dir"' EXIT
 "$0/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --no-sync >"$dir/initdb.log" 2>&1 &&
-"$0/pg_ctl" -D "$dir/data" -l "$dir/log" -w -o "-k $dir -c listen_addresses= -c fsync=off -c max_connections=500" \
+"$0/pg_ctl" -D "$dir/data" -l "$dir/log" -w -o "-k $dir -c listen_addresses= -c fsync=off -c max_connections=500 -c log_line_prefix=%d:" \
     start >"$dir/start.log" 2>&1 || { cat "$dir"/*log >&2; exit 1; }
 echo "$dir"
 read -r _ || :
@@ -114,6 +114,17 @@ pub async fn new_database() -> Result<String, Box<dyn std::error::Error>> {
     )
     .await?;
     Ok(url(&cluster.socket_dir, &name))
+}
+
+/// What PostgreSQL logged of a database.
+pub fn log_of(url: &str) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let cluster = CLUSTER.get().ok_or("PostgreSQL was not started")?;
+    let prefix = format!("{}:", url.rsplit('/').next().unwrap_or_default());
+    let log = std::fs::read_to_string(cluster.socket_dir.join("log"))?;
+    Ok(log
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix(&prefix)?.to_owned()))
+        .collect())
 }
 
 /// Runs statements and gives the first column of each row as text.

@@ -115,6 +115,11 @@ impl Home {
         }
     }
 
+    /// What its PostgreSQL logged.
+    pub fn database_log(&self) -> Result<Vec<String>, Box<dyn Error>> {
+        postgres::log_of(self.database_url().ok_or("it has no PostgreSQL")?)
+    }
+
     /// Starts a server with the default settings.
     pub async fn start(&self) -> Result<Server, Box<dyn Error>> {
         self.start_with("").await

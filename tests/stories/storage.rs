@@ -1,0 +1,228 @@
+//! The database as the service uses it: few statements, dead connections, none at all, too many logins.
+
+use std::error::Error;
+
+use futures_util::future::join_all;
+use tessera::proto::{GetJwksRequest, ListSessionsRequest, RefreshRequest, VerifyTokenRequest};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::support::{
+    Home, Kind, Outcome, PASSWORD, Person, Server, authorized, login_as, query_postgres, reason, stories,
+};
+
+stories! {
+    a_login_flood_slows_only_logins,
+    waiting_for_a_connection_is_fair,
+}
+
+async fn refresh(server: &Server, refresh_token: &str) -> Result<String, Status> {
+    let request = RefreshRequest {
+        refresh_token: refresh_token.to_owned(),
+        device: None,
+    };
+    Ok(server
+        .auth()
+        .refresh(request)
+        .await?
+        .into_inner()
+        .tokens
+        .unwrap_or_default()
+        .refresh_token)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_is_one_statement_that_is_prepared_once() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let server = home
+        .start_with("[database]\nmax_connections = 1\npoll_interval = \"1h\"\n")
+        .await?;
+    let anna = server.anna().await?;
+    server.stop().await?;
+    let name = home
+        .database_url()
+        .and_then(|url| url.rsplit('/').next())
+        .ok_or("no database")?
+        .to_owned();
+    home.query(&format!(
+        "ALTER DATABASE {name} SET log_min_duration_statement = 0"
+    ))
+    .await?;
+
+    let server = home
+        .start_with("[database]\nmax_connections = 1\npoll_interval = \"1h\"\n")
+        .await?;
+    let mut token = refresh(&server, &anna.refresh_token).await?;
+    let before = home.database_log()?.len();
+    for _ in 0..50 {
+        token = refresh(&server, &token).await?;
+    }
+    let log = home.database_log()?.split_off(before);
+    let count = |what: &str| log.iter().filter(|line| line.contains(what)).count();
+    assert_eq!(count(" execute "), 50, "{log:#?}");
+    assert!(
+        count(" parse ") <= 1,
+        "once for each of two connections, of which one was asked before: {log:#?}"
+    );
+    assert!(
+        log.iter()
+            .filter(|line| line.contains(" execute "))
+            .all(|line| line.contains("UPDATE \"sessions\""))
+    );
+    assert_eq!(count("statement:"), 0, "no BEGIN, no SELECT 1: {log:#?}");
+    server.stop().await
+}
+
+/// Cuts every connection of the service, as a restart of the database does.
+async fn cut(home: &Home) -> Outcome {
+    let cut = "SELECT CAST(pg_terminate_backend(pid, 10000) AS TEXT) AS first FROM pg_stat_activity \
+               WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    home.query(cut).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_connections_are_survived() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let server = home.start().await?;
+    let anna = server.anna().await?;
+    let mut token = anna.refresh_token.clone();
+    for round in 0..10 {
+        // Fills the pool, so that there are many to die.
+        let list = || async {
+            let request = authorized(&anna.access_token, ListSessionsRequest::default());
+            server.session().list_sessions(request).await
+        };
+        for answer in join_all((0..20).map(|_| list())).await {
+            answer?;
+        }
+        cut(&home).await?;
+        let kind = format!("device-{round}");
+        let (read, written, login) =
+            tokio::join!(list(), refresh(&server, &token), server.sign_in("anna", &kind));
+        read.map_err(|status| format!("round {round}: {status:?}"))?;
+        token = written.map_err(|status| format!("round {round}: {status:?}"))?;
+        login.map_err(|error| format!("round {round}: {error}"))?;
+    }
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_database_tokens_still_verify_and_it_comes_back_by_itself() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let server = home.start().await?;
+    let anna = server.anna().await?;
+    let name = home
+        .database_url()
+        .and_then(|url| url.rsplit('/').next())
+        .ok_or("no database")?
+        .to_owned();
+    let maintenance = home
+        .database_url()
+        .ok_or("no database")?
+        .replace(&name, "postgres");
+    query_postgres(
+        &maintenance,
+        &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"),
+    )
+    .await?;
+    let cut =
+        format!("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}'");
+    query_postgres(&maintenance, &cut).await?;
+
+    let request = RefreshRequest {
+        refresh_token: anna.refresh_token.clone(),
+        device: None,
+    };
+    let status = server
+        .auth()
+        .refresh(request)
+        .await
+        .expect_err("there is no database");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::Unavailable, "STORE_UNAVAILABLE")
+    );
+    assert!(status.get_error_details().retry_info().is_some());
+    assert!(
+        !status.message().contains("postgres"),
+        "what is wrong inside is told to the log: {}",
+        status.message()
+    );
+    let request = VerifyTokenRequest {
+        token: anna.access_token.clone(),
+        ..Default::default()
+    };
+    assert!(server.auth().verify_token(request).await?.into_inner().active);
+    assert!(server.keys().get_jwks(GetJwksRequest {}).await.is_ok());
+
+    query_postgres(
+        &maintenance,
+        &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"),
+    )
+    .await?;
+    refresh(&server, &anna.refresh_token).await?;
+    server.stop().await
+}
+
+async fn a_login_flood_slows_only_logins(home: Home) -> Outcome {
+    let settings =
+        "[passwords]\nhash_threads = 1\nhash_queue = 2\nargon2_memory_kib = 65536\nargon2_time = 3\n";
+    let server = home.start_with(settings).await?;
+    let anna = server.anna().await?;
+    let flood = join_all((0..20).map(|_| {
+        let mut auth = server.auth();
+        async move { auth.login(login_as("anna", PASSWORD, "mobile")).await }
+    }));
+    let others = async {
+        let mut token = anna.refresh_token.clone();
+        for _ in 0..20 {
+            token = refresh(&server, &token).await?;
+            let request = VerifyTokenRequest {
+                token: anna.access_token.clone(),
+                ..Default::default()
+            };
+            assert!(server.auth().verify_token(request).await?.into_inner().active);
+        }
+        Ok::<_, Status>(())
+    };
+    let (logins, others) = tokio::join!(flood, others);
+    others?;
+    let (accepted, refused): (Vec<_>, Vec<_>) = logins.into_iter().partition(Result::is_ok);
+    assert!(
+        !accepted.is_empty() && !refused.is_empty(),
+        "{} were refused",
+        refused.len()
+    );
+    for status in refused.into_iter().filter_map(Result::err) {
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::ResourceExhausted, "OVERLOADED")
+        );
+        assert!(status.get_error_details().retry_info().is_some());
+    }
+    server.stop().await
+}
+
+/// With one connection and many who want it, each gets it: none waits until it is told that there is none.
+async fn waiting_for_a_connection_is_fair(home: Home) -> Outcome {
+    let server = home.start_with("[database]\nmax_connections = 1\n").await?;
+    let admin = server.admin().await?;
+    let mut people: Vec<Person> = Vec::new();
+    for number in 0..8 {
+        let name = format!("person-{number}");
+        server.make_user(&admin, &name).await?;
+        people.push(server.sign_in(&name, "web").await?);
+    }
+    let all = people.iter().map(|person| async {
+        let mut token = person.refresh_token.clone();
+        for _ in 0..25 {
+            token = refresh(&server, &token).await?;
+        }
+        Ok::<_, Box<dyn Error>>(())
+    });
+    for outcome in join_all(all).await {
+        outcome?;
+    }
+    server.stop().await
+}
