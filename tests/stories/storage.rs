@@ -73,11 +73,20 @@ async fn a_refresh_is_one_statement_that_is_prepared_once() -> Outcome {
     server.stop().await
 }
 
-/// Cuts every connection of the service, as a restart of the database does.
+/// Cuts every connection of the service, as a restart of the database does, and waits until they are dead.
 async fn cut(home: &Home) -> Outcome {
-    let cut = "SELECT CAST(pg_terminate_backend(pid, 10000) AS TEXT) AS first FROM pg_stat_activity \
-               WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    home.query(cut).await?;
+    let others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    home.query(&format!(
+        "SELECT CAST(pg_terminate_backend(pid) AS TEXT) AS first {others}"
+    ))
+    .await?;
+    while !home
+        .query(&format!("SELECT CAST(pid AS TEXT) AS first {others}"))
+        .await?
+        .is_empty()
+    {
+        tokio::task::yield_now().await;
+    }
     Ok(())
 }
 
@@ -126,8 +135,7 @@ async fn without_the_database_tokens_still_verify_and_it_comes_back_by_itself() 
         &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"),
     )
     .await?;
-    let cut =
-        format!("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}'");
+    let cut = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
     query_postgres(&maintenance, &cut).await?;
 
     let request = RefreshRequest {
