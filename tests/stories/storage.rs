@@ -76,15 +76,13 @@ async fn a_refresh_is_one_statement_that_is_prepared_once() -> Outcome {
 /// Cuts every connection of the service, as a restart of the database does, and waits until they are dead.
 async fn cut(home: &Home) -> Outcome {
     let others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    home.query(&format!(
-        "SELECT CAST(pg_terminate_backend(pid) AS TEXT) AS first {others}"
-    ))
-    .await?;
-    while !home
-        .query(&format!("SELECT CAST(pid AS TEXT) AS first {others}"))
-        .await?
-        .is_empty()
-    {
+    let cut = format!("SELECT CAST(pid AS TEXT) AS first, pg_terminate_backend(pid) {others}");
+    let dying = home.query(&cut).await?.join(",");
+    if dying.is_empty() {
+        return Ok(());
+    }
+    let alive = format!("SELECT CAST(pid AS TEXT) AS first {others} AND pid IN ({dying})");
+    while !home.query(&alive).await?.is_empty() {
         tokio::task::yield_now().await;
     }
     Ok(())
