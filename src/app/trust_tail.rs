@@ -10,23 +10,26 @@ use crate::models::trust_log;
 const BATCH: i64 = 1000;
 
 impl App {
-    /// Admits everything that the log holds and this server hasn't seen.
+    /// Admits everything of the log that this server hasn't seen and that still matters.
     pub(super) async fn catch_up(&self) -> Result<(), Error> {
         let trust = self.verifier.trust();
-        loop {
+        // Asked first: every entry up to the head is there, since revisions follow the order of commits.
+        let head = self.store.read(async |conn| trust_log::head(conn).await).await?;
+        let now = self.now();
+        while trust.revision() < head {
             let revision = trust.revision();
             let entries = self
                 .store
-                .read(async move |conn| trust_log::after(conn, revision, BATCH).await)
+                .read(async move |conn| trust_log::after(conn, revision, now, BATCH).await)
                 .await?;
-            let Some(last) = entries.last() else { break };
-            let reached = last.revision;
             for entry in &entries {
                 trust.admit(&entry.revocation, entry.expire_time);
             }
-            trust.reached(reached);
+            let is_all = i64::try_from(entries.len()).is_ok_and(|count| count < BATCH);
+            let last = entries.last().map_or(head, |last| last.revision);
+            trust.reached(if is_all { last.max(head) } else { last });
         }
-        trust.prune(self.now());
+        trust.prune(now);
         Ok(())
     }
 }

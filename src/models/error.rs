@@ -35,6 +35,9 @@ const AWAY: [&str; 4] = [
     "remaining connection slots",
 ];
 
+/// The same for a row that others hold.
+const BUSY: [&str; 2] = ["deadlock detected", "canceling statement due to lock timeout"];
+
 /// The same for a connection.
 const LOST: [&str; 3] = [
     "terminating connection",
@@ -55,7 +58,7 @@ impl From<Error> for StoreError {
             DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
                 Self::Lost(message())
             }
-            _ if info.message() == "deadlock detected" => Self::Conflict(message()),
+            _ if begins_with(&BUSY) => Self::Conflict(message()),
             _ if begins_with(&AWAY) => Self::Unavailable(message()),
             _ if begins_with(&LOST) => Self::Lost(message()),
             _ => Self::Query(error),

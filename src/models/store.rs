@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// More connections to one SQLite file only compete for its cache.
 const MOST_SQLITE_READERS: u32 = 8;
 
+/// A replica that the network has cut off in the middle of a transaction must not hold its locks for hours.
+const PG_SESSION: &str = "SET idle_in_transaction_session_timeout = '15s'; SET lock_timeout = '5s'";
+
 type Manager<C> = AsyncDieselConnectionManager<C>;
 
 /// Which database.
@@ -153,7 +156,13 @@ impl Store {
                 let config = config.clone();
                 let setup: SetupCallback<PgConn> = Box::new(move |_| {
                     let config = config.clone();
-                    Box::pin(async move { pg_connection(&config).await })
+                    Box::pin(async move {
+                        let mut conn = pg_connection(&config).await?;
+                        conn.batch_execute(PG_SESSION)
+                            .await
+                            .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+                        Ok(conn)
+                    })
                 });
                 Pools::Pg(Pool::new("postgres", "", max_connections, setup).await?)
             }

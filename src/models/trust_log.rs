@@ -101,11 +101,12 @@ pub async fn head(conn: &mut Conn) -> Stored<i64> {
     Ok(on!(conn, c => trust_head::table.select(trust_head::revision).first(c).await)?)
 }
 
-/// Up to `limit` entries after `revision`, in their order.
-pub async fn after(conn: &mut Conn, revision: i64, limit: i64) -> Stored<Vec<Entry>> {
+/// Up to `limit` entries after `revision`, in their order; only those that concern what may be alive `now`.
+pub async fn after(conn: &mut Conn, revision: i64, now: DateTime<Utc>, limit: i64) -> Stored<Vec<Entry>> {
     let rows: Vec<Row> = on!(conn, c => {
         trust_log::table
             .filter(trust_log::revision.gt(revision))
+            .filter(trust_log::expire_time.gt(TimeCol(now)))
             .order(trust_log::revision)
             .limit(limit)
             .select(Row::as_select())
