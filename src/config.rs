@@ -5,7 +5,7 @@ mod check;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -22,6 +22,8 @@ pub use check::{Checked, Keks};
 
 /// What environment variables begin with.
 const PREFIX: &str = "TESSERA_";
+/// Settings whose values are never repeated.
+const SECRETS: [&str; 2] = ["database.url", "sealing.keks"];
 /// Read by the bootstrap alone; not a setting.
 const BOOTSTRAP_PASSWORD: &str = "bootstrap_admin_password";
 
@@ -362,7 +364,9 @@ impl Config {
                     source_name: "the command line".to_owned(),
                 });
             }
-            figment = figment.merge(Toml::file_exact(file));
+            let toml = Toml::file_exact(file);
+            toml.data().map_err(|error| bad_file(file, &error))?;
+            figment = figment.merge(toml);
         }
         let database_url = Env::raw()
             .only(&["DATABASE_URL"])
@@ -421,10 +425,29 @@ fn unknown(figment: &Figment, setting: &str) -> BadSetting {
     }
 }
 
+/// The parser's message without the line that it quotes, which may hold a secret.
+fn bad_file(file: &Path, error: &figment::Error) -> BadSetting {
+    let message = error.kind.to_string();
+    let is_quote = |line: &&str| {
+        let line = line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit());
+        line.trim_start().starts_with('|')
+    };
+    let told: Vec<&str> = message.lines().filter(|line| !is_quote(line)).collect();
+    BadSetting {
+        setting: "--config".to_owned(),
+        problem: told.join(": "),
+        source_name: format!("the file {}", file.display()),
+    }
+}
+
 fn bad_value(error: &figment::Error) -> BadSetting {
     let setting = error.path.join(".");
     BadSetting {
-        problem: error.kind.to_string(),
+        problem: if SECRETS.contains(&setting.as_str()) {
+            "is not a text".to_owned()
+        } else {
+            error.kind.to_string()
+        },
         source_name: error
             .metadata
             .as_ref()
@@ -442,7 +465,8 @@ fn source_of(figment: &Figment, setting: &str) -> String {
 /// The source as its author knows it.
 fn name(metadata: &Metadata, setting: &str) -> String {
     if metadata.name.contains("environment") {
-        let is_url = metadata.name.contains("DATABASE_URL");
+        // figment puts the prefix into the name; the one variable without it is this one.
+        let is_url = !metadata.name.contains(PREFIX);
         let variable = setting.to_uppercase().replace('.', "__");
         return format!(
             "the environment variable {}",

@@ -5,6 +5,7 @@ mod bad_input;
 mod outside;
 mod refresh;
 mod sessions;
+mod settings;
 mod storage;
 mod tokens;
 mod users;

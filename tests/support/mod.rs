@@ -9,9 +9,9 @@ mod postgres;
 mod server;
 
 pub use clock::TestClock;
-pub use people::{ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refusal};
 pub use postgres::query as query_postgres;
-pub use server::{Home, Kind, Server};
+pub use people::{ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refusal};
+pub use server::{FENCE, Ended, Home, Kind, Server, eventually, run, signal};
 
 /// What a test ends with: any error fails it.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -60,3 +60,23 @@ macro_rules! timed_stories {
     )*};
 }
 pub(crate) use timed_stories;
+
+/// Makes tests of stories that need a process: the binary on SQLite and on PostgreSQL.
+macro_rules! process_stories {
+    ($($story:ident),* $(,)?) => {$(
+        mod $story {
+            use crate::support::{Home, Kind, Outcome};
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn sqlite() -> Outcome {
+                super::$story(Home::new(Kind::BinarySqlite).await?).await
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn postgres() -> Outcome {
+                super::$story(Home::new(Kind::Binary).await?).await
+            }
+        }
+    )*};
+}
+pub(crate) use process_stories;

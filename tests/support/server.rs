@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -21,8 +21,8 @@ use tessera::{
     server::{self, ServeError},
 };
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    net::TcpListener,
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
     process::{Child, Command},
     sync::oneshot,
     task::JoinHandle,
@@ -34,7 +34,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::{ADMIN_PASSWORD, TestClock, postgres};
 
 /// How long anything may take before the test gives up: not a measure, a fence.
-const FENCE: Duration = Duration::from_secs(60);
+pub const FENCE: Duration = Duration::from_secs(60);
 
 /// Cheap hashes, for tests that are not about hashing.
 const IN_PROCESS: &str = "
@@ -68,8 +68,9 @@ pub struct Home {
 
 /// A running server.
 pub struct Server {
-    /// Where it listens.
+    /// Where it is reached.
     pub address: SocketAddr,
+    endpoint: Endpoint,
     channel: Channel,
     running: Running,
 }
@@ -79,7 +80,11 @@ enum Running {
         stop: oneshot::Sender<()>,
         task: JoinHandle<Result<(), ServeError>>,
     },
-    Binary(Box<Child>),
+    Binary {
+        child: Box<Child>,
+        said: Arc<Mutex<String>>,
+        reader: JoinHandle<()>,
+    },
 }
 
 impl Home {
@@ -162,7 +167,7 @@ impl Home {
             let _ = stopped.await;
         };
         let task = tokio::spawn(server::run(settings, listener, clock, rng, bootstrap, shutdown));
-        Server::connect(address, Running::Here { stop, task }).await
+        Server::connect(address, plain(address)?, Running::Here { stop, task }).await
     }
 
     async fn start_binary(&self, toml: &str) -> Result<Server, Box<dyn Error>> {
@@ -193,33 +198,61 @@ impl Home {
 
 impl Server {
     /// Starts the binary and waits for the line that says where it listens.
-    pub async fn of_binary(mut command: Command) -> Result<Self, Box<dyn Error>> {
+    pub async fn of_binary(command: Command) -> Result<Self, Box<dyn Error>> {
+        Self::of_binary_at(command, plain).await
+    }
+
+    /// The same, reached through an endpoint that is made for its address.
+    pub async fn of_binary_at(
+        mut command: Command,
+        endpoint: impl FnOnce(SocketAddr) -> Result<Endpoint, tonic::transport::Error>,
+    ) -> Result<Self, Box<dyn Error>> {
         let mut child = command.stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take().ok_or("its output is piped")?;
         let mut lines = BufReader::new(stderr).lines();
-        let address = timeout(FENCE, async {
-            let mut said = String::new();
+        let said = Arc::new(Mutex::new(String::new()));
+        let hear = |line: &str, said: &Mutex<String>| said.lock().unwrap().extend([line, "\n"]);
+        let mut address = timeout(FENCE, async {
             while let Some(line) = lines.next_line().await? {
+                hear(&line, &said);
                 if let Some((_, rest)) = line.split_once("serves gRPC and HTTP on ") {
                     let address = rest.split_once("://").and_then(|(_, rest)| rest.split_once(','));
                     return Ok(address.ok_or("no address in the line")?.0.parse::<SocketAddr>()?);
                 }
-                said.push_str(&line);
-                said.push('\n');
             }
-            Err::<SocketAddr, Box<dyn Error>>(format!("the binary ended: {said}").into())
+            Err::<SocketAddr, Box<dyn Error>>(format!("the binary ended: {}", said.lock().unwrap()).into())
         })
         .await??;
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
         // A pipe that nobody empties would stop the server.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self::connect(address, Running::Binary(Box::new(child))).await
+        let reader = tokio::spawn({
+            let said = said.clone();
+            async move {
+                while let Ok(Some(line)) = lines.next_line().await {
+                    hear(&line, &said);
+                }
+            }
+        });
+        let child = Box::new(child);
+        Self::connect(
+            address,
+            endpoint(address)?,
+            Running::Binary { child, said, reader },
+        )
+        .await
     }
 
-    async fn connect(address: SocketAddr, running: Running) -> Result<Self, Box<dyn Error>> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    async fn connect(
+        address: SocketAddr,
+        endpoint: Endpoint,
+        running: Running,
+    ) -> Result<Self, Box<dyn Error>> {
         let mut server = Self {
             address,
             channel: endpoint.connect_lazy(),
+            endpoint: endpoint.clone(),
             running,
         };
         if let Running::Here { task, .. } = &mut server.running {
@@ -237,9 +270,28 @@ impl Server {
 
     /// A connection of its own.
     pub async fn new_channel(&self) -> Result<Channel, Box<dyn Error>> {
-        Ok(Endpoint::from_shared(format!("http://{}", self.address))?
-            .connect()
-            .await?)
+        Ok(self.endpoint.connect().await?)
+    }
+
+    /// What the binary has said so far.
+    pub fn said(&self) -> String {
+        match &self.running {
+            Running::Here { .. } => String::new(),
+            Running::Binary { said, .. } => said.lock().unwrap().clone(),
+        }
+    }
+
+    /// Gets a page over HTTP/1.1 and without TLS: status line, headers and body.
+    pub async fn get(&self, path: &str) -> Result<String, Box<dyn Error>> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+            self.address
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut page = String::new();
+        timeout(FENCE, stream.read_to_string(&mut page)).await??;
+        Ok(page)
     }
 
     /// `Auth`.
@@ -286,44 +338,104 @@ impl Server {
     pub fn pid(&self) -> Option<u32> {
         match &self.running {
             Running::Here { .. } => None,
-            Running::Binary(child) => child.id(),
+            Running::Binary { child, .. } => child.id(),
         }
     }
 
     /// Lets it drain and waits for its end.
     pub async fn stop(self) -> Result<(), Box<dyn Error>> {
+        if let Some(pid) = self.pid() {
+            signal(pid, "TERM")?;
+            let ended = self.ended().await?;
+            return match ended.code {
+                Some(0) => Ok(()),
+                code => Err(format!("it ended with {code:?}: {}", ended.stderr).into()),
+            };
+        }
         drop(self.channel);
-        match self.running {
-            Running::Here { stop, task } => {
-                let _ = stop.send(());
-                timeout(FENCE, task).await???;
-            }
-            Running::Binary(mut child) => {
-                let pid = child.id().ok_or("it has ended before")?;
-                signal(pid, "TERM")?;
-                let status = timeout(FENCE, child.wait()).await??;
-                if !status.success() {
-                    return Err(format!("it ended with {status}").into());
-                }
-            }
+        if let Running::Here { stop, task } = self.running {
+            let _ = stop.send(());
+            timeout(FENCE, task).await???;
         }
         Ok(())
+    }
+
+    /// Waits for the end of a binary that was told to end.
+    pub async fn ended(self) -> Result<Ended, Box<dyn Error>> {
+        drop(self.channel);
+        let Running::Binary {
+            mut child,
+            said,
+            reader,
+        } = self.running
+        else {
+            return Err("only a process ends by itself".into());
+        };
+        let status = timeout(FENCE, child.wait()).await??;
+        reader.await?;
+        let stderr = said.lock().unwrap().clone();
+        Ok(Ended {
+            code: status.code(),
+            stdout: String::new(),
+            stderr,
+        })
     }
 
     /// Takes the binary's life in the middle of whatever it does.
     pub async fn kill(self) -> Result<(), Box<dyn Error>> {
         match self.running {
             Running::Here { .. } => Err("only a process can be killed".into()),
-            Running::Binary(mut child) => Ok(child.kill().await?),
+            Running::Binary { mut child, .. } => Ok(child.kill().await?),
         }
     }
 }
 
+/// How a process ended and what it said.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code; none where a signal ended it.
+    pub code: Option<i32>,
+    /// What it said on its standard output.
+    pub stdout: String,
+    /// What it said on its standard error.
+    pub stderr: String,
+}
+
+/// Runs a process to its end.
+pub async fn run(mut command: Command) -> Result<Ended, Box<dyn Error>> {
+    let output = timeout(FENCE, command.output()).await??;
+    Ok(Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout)?,
+        stderr: String::from_utf8(output.stderr)?,
+    })
+}
+
+/// Asks again and again until it holds.
+pub async fn eventually(
+    what: &str,
+    mut holds: impl AsyncFnMut() -> Result<bool, Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let asking = async {
+        while !holds().await? {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    timeout(FENCE, asking)
+        .await
+        .map_err(|_| format!("never: {what}"))?
+}
+
+fn plain(address: SocketAddr) -> Result<Endpoint, tonic::transport::Error> {
+    Endpoint::from_shared(format!("http://{address}"))
+}
+
 /// Sends a signal by its name.
 pub fn signal(pid: u32, name: &str) -> Result<(), Box<dyn Error>> {
-    let sent = std::process::Command::new("kill")
-        .arg(format!("-{name}"))
-        .arg(pid.to_string())
+    // The shell's own: the program of this name is in a package that a small system lacks.
+    let sent = std::process::Command::new("sh")
+        .args(["-c", &format!("kill -{name} {pid}")])
         .status()?;
     if sent.success() {
         Ok(())
