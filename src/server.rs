@@ -4,7 +4,7 @@ mod data_dir;
 mod listener;
 mod tls;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use ::http::HeaderMap;
 use axum::{extract::State, handler::Handler, response::Response};
@@ -73,20 +73,31 @@ pub async fn run(
         keks,
     } = settings;
     let _data_dir = data_dir::open(&config.server.data_dir, &database, &keks)?;
-    let sealer = data_dir::sealer(keks, &*rng)?;
     let tls = tls::Tls::open(&config.server)?;
-    let store = Store::open(&database, config.database.max_connections).await?;
-    let parts = Parts {
-        settings: app_settings,
-        hashing,
-        policy,
-        store: store.clone(),
-        sealer,
-        clock,
-        rng,
-        bootstrap,
+    let starting = async {
+        let store = Store::open(&database, config.database.max_connections).await?;
+        let sealer = data_dir::sealer(keks, &store, &*rng).await?;
+        let parts = Parts {
+            settings: app_settings,
+            hashing,
+            policy,
+            store: store.clone(),
+            sealer,
+            clock,
+            rng,
+            bootstrap,
+        };
+        Ok::<_, ServeError>((store, Arc::new(App::start(parts).await?)))
     };
-    let app = Arc::new(App::start(parts).await?);
+    // Another replica's migration may take long.
+    let mut shutdown = pin!(shutdown);
+    let (store, app) = tokio::select! {
+        started = starting => started?,
+        () = &mut shutdown => {
+            tracing::info!("stopped before it served");
+            return Ok(());
+        }
+    };
     let (health, health_service) = tonic_health::server::health_reporter();
     tell(&health, ServingStatus::Serving).await;
     let router = rpc::router(&app, health_service, config.server.reflection)?

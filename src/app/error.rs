@@ -61,6 +61,9 @@ pub enum Error {
     /// The database is away.
     #[error("the database is away: {0}")]
     StoreUnavailable(String),
+    /// What lies sealed in the database can't be opened.
+    #[error(transparent)]
+    Sealed(#[from] CannotOpen),
     /// Our own fault. The text is for logs and for nobody else.
     #[error("internal: {0}")]
     Internal(String),
@@ -87,7 +90,7 @@ impl Error {
             Self::Conflict => "CONFLICT",
             Self::Overloaded => "OVERLOADED",
             Self::StoreUnavailable(_) => "STORE_UNAVAILABLE",
-            Self::Internal(_) => "INTERNAL",
+            Self::Sealed(_) | Self::Internal(_) => "INTERNAL",
         }
     }
 }
@@ -110,12 +113,6 @@ impl From<Inconsistent> for Error {
 
 impl From<CryptoError> for Error {
     fn from(error: CryptoError) -> Self {
-        Self::Internal(error.to_string())
-    }
-}
-
-impl From<CannotOpen> for Error {
-    fn from(error: CannotOpen) -> Self {
         Self::Internal(error.to_string())
     }
 }

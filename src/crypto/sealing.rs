@@ -48,8 +48,13 @@ pub enum CannotOpen {
     /// Its key-encryption key is not here.
     #[error("sealed under the key-encryption key `{0}`, which this server doesn't hold")]
     UnknownKek(String),
-    /// It was changed, or belongs to something else.
-    #[error("the sealed value is damaged or belongs to something else")]
+    /// Its key-encryption key has this id here and other bytes, or it was changed, or belongs to something else.
+    #[error(
+        "the key-encryption key `{0}` does not open it: the key is another one of this id, or the value is damaged"
+    )]
+    Refused(String),
+    /// It is no sealed value.
+    #[error("the sealed value is damaged")]
     Damaged,
 }
 
@@ -136,13 +141,8 @@ impl Sealer {
 
     /// Opens what was sealed for `bound_to`.
     pub fn open(&self, bound_to: &str, sealed: &[u8]) -> Result<SecretSlice<u8>, CannotOpen> {
-        let (id, sealed) = match sealed {
-            [LAYOUT, length, rest @ ..] => rest.split_at_checked((*length).into()),
-            _ => None,
-        }
-        .ok_or(CannotOpen::Damaged)?;
+        let (id, sealed) = split_id(sealed).ok_or(CannotOpen::Damaged)?;
         let (nonce, ciphertext) = sealed.split_at_checked(NONCE_LEN).ok_or(CannotOpen::Damaged)?;
-        let id = str::from_utf8(id).map_err(|_| CannotOpen::Damaged)?;
         let kek = self
             .0
             .iter()
@@ -154,11 +154,24 @@ impl Sealer {
         let length = kek
             .key
             .open_in_place(nonce, Aad::from(bound_to.as_bytes()), &mut bytes)
-            .map_err(|_| CannotOpen::Damaged)?
+            .map_err(|_| CannotOpen::Refused(id.to_owned()))?
             .len();
         bytes.truncate(length);
         Ok(bytes.into())
     }
+}
+
+/// The id of the key-encryption key that a value is sealed under.
+pub fn kek_id(sealed: &[u8]) -> Option<&str> {
+    split_id(sealed).map(|(id, _)| id)
+}
+
+fn split_id(sealed: &[u8]) -> Option<(&str, &[u8])> {
+    let [LAYOUT, length, rest @ ..] = sealed else {
+        return None;
+    };
+    let (id, rest) = rest.split_at_checked((*length).into())?;
+    Some((str::from_utf8(id).ok()?, rest))
 }
 
 #[cfg(test)]
@@ -183,7 +196,16 @@ mod tests {
 
         let rotated: Sealer = format!("{},{}", text(&new), text(&old)).parse()?;
         assert_eq!(rotated.open("key:a", &sealed)?.expose_secret(), b"private");
-        assert_eq!(rotated.open("key:b", &sealed).err(), Some(CannotOpen::Damaged));
+        assert_eq!(kek_id(&sealed), Some(old.id.as_str()));
+        assert_eq!(
+            rotated.open("key:b", &sealed).err(),
+            Some(CannotOpen::Refused(old.id.clone()))
+        );
+        let other: Sealer = format!("{}:{}", old.id, STANDARD.encode([0; 32])).parse()?;
+        assert_eq!(
+            other.open("key:a", &sealed).err(),
+            Some(CannotOpen::Refused(old.id.clone()))
+        );
         let without: Sealer = text(&new).parse()?;
         assert_eq!(
             without.open("key:a", &sealed).err(),

@@ -48,7 +48,7 @@ fn told(error: Error) -> String {
     match error {
         Error::TokenInvalid(_) => "the token is not valid here".to_owned(),
         Error::StoreUnavailable(_) => "the database is away; try again".to_owned(),
-        Error::Internal(_) => "internal error".to_owned(),
+        Error::Sealed(_) | Error::Internal(_) => "internal error".to_owned(),
         error => error.to_string(),
     }
 }
@@ -71,7 +71,7 @@ const fn code(error: &Error) -> Code {
         Error::Conflict => Code::Aborted,
         Error::Overloaded => Code::ResourceExhausted,
         Error::StoreUnavailable(_) => Code::Unavailable,
-        Error::Internal(_) => Code::Internal,
+        Error::Sealed(_) | Error::Internal(_) => Code::Internal,
     }
 }
 

@@ -15,9 +15,9 @@ use crate::{
     crypto::{
         CryptoError,
         random::Randomness,
-        sealing::{BadKek, Kek, Sealer},
+        sealing::{BadKek, Kek, Sealer, kek_id},
     },
-    models::Database,
+    models::{Database, Store, StoreError, issuer_keys},
 };
 
 /// The data directory can't be used.
@@ -42,6 +42,20 @@ pub enum DataDirError {
         /// What is wrong.
         error: BadKek,
     },
+    /// The database holds what was sealed under a key that is not there any more.
+    #[error(
+        "{path}: there is no such file, and the database is sealed under its key-encryption key `{id}`; \
+         put the file back, or give the key in sealing.kek_file or sealing.keks"
+    )]
+    KekLost {
+        /// Where it was to be.
+        path: PathBuf,
+        /// The id of the key.
+        id: String,
+    },
+    /// The database can't be asked.
+    #[error("can't read the database: {0}")]
+    Store(#[from] StoreError),
     /// No key-encryption key could be made.
     #[error(transparent)]
     Crypto(#[from] CryptoError),
@@ -100,18 +114,30 @@ fn private() -> OpenOptions {
     options
 }
 
-/// The key-encryption keys, made where they are our own and missing.
-pub(super) fn sealer(keks: Keks, rng: &dyn Randomness) -> Result<Sealer, DataDirError> {
+/// The key-encryption keys, made where they are our own and missing, and nothing is sealed yet.
+pub(super) async fn sealer(keks: Keks, store: &Store, rng: &dyn Randomness) -> Result<Sealer, DataDirError> {
     match keks {
         Keks::Given(sealer) => Ok(sealer),
         Keks::File(path) => read(&path),
         Keks::Own(path) => {
             if !path.try_exists().map_err(at(&path))? {
+                if let Some(id) = sealed_under(store).await? {
+                    return Err(DataDirError::KekLost { path, id });
+                }
                 write_new(&path, &Kek::generate(rng)?)?;
             }
             read(&path)
         }
     }
+}
+
+/// The id of the key-encryption key that the issuer's keys are sealed under, where there are any.
+async fn sealed_under(store: &Store) -> Result<Option<String>, StoreError> {
+    let keys = store
+        .read(async |conn| issuer_keys::list_trusted(conn).await)
+        .await?;
+    let id = |sealed: &[u8]| kek_id(sealed).unwrap_or_default().to_owned();
+    Ok(keys.first().map(|issuer| id(&issuer.key.sealed_private_key)))
 }
 
 fn read(path: &Path) -> Result<Sealer, DataDirError> {

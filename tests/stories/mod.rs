@@ -3,6 +3,7 @@
 mod accounts;
 mod bad_input;
 mod outside;
+mod process;
 mod refresh;
 mod sessions;
 mod settings;
