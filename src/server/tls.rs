@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustls::{
-    ServerConfig,
+    InconsistentKeys, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs::default_provider},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
@@ -42,7 +42,15 @@ pub enum TlsError {
         /// What is wrong.
         problem: String,
     },
-    /// rustls refuses it, as when the key is another certificate's.
+    /// The key is another certificate's.
+    #[error("{key}: is not the key of the certificate in {cert}")]
+    Mismatch {
+        /// The file of the certificate.
+        cert: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// rustls refuses it.
     #[error("the certificate and its key can't be used: {0}")]
     Refused(#[from] rustls::Error),
 }
@@ -50,6 +58,7 @@ pub enum TlsError {
 /// The files and what they held when they were last good.
 pub(super) struct Tls {
     files: Files,
+    opened: Contents,
     current: Arc<Current>,
     config: Arc<ServerConfig>,
 }
@@ -76,7 +85,7 @@ impl ResolvesServerCert for Current {
 }
 
 /// The bytes of both files: what is compared to see a change.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Contents {
     cert: Vec<u8>,
     key: Vec<u8>,
@@ -108,7 +117,13 @@ impl Files {
             return Err(bad(&self.cert, &"there is no certificate in it"));
         }
         let key = PrivateKeyDer::from_pem_slice(&contents.key).map_err(|error| bad(&self.key, &error))?;
-        Ok(CertifiedKey::from_der(chain, key, provider)?)
+        CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::Mismatch {
+                cert: self.cert.clone(),
+                key: self.key.clone(),
+            },
+            error => error.into(),
+        })
     }
 }
 
@@ -123,7 +138,8 @@ impl Tls {
             key: key.clone(),
         };
         let provider = Arc::new(default_provider());
-        let certified = files.parse(&files.read()?, &provider)?;
+        let opened = files.read()?;
+        let certified = files.parse(&opened, &provider)?;
         let current = Arc::new(Current(RwLock::new(Arc::new(certified))));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -132,6 +148,7 @@ impl Tls {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Some(Arc::new(Self {
             files,
+            opened,
             current,
             config: Arc::new(config),
         })))
@@ -146,14 +163,14 @@ impl Tls {
     pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = self.files.read().ok();
+        let mut seen = self.opened.clone();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
             let now = match self.files.read() {
-                Ok(now) if seen.as_ref() == Some(&now) => continue,
+                Ok(now) if seen == now => continue,
                 Ok(now) => now,
                 Err(error) => {
                     tracing::debug!(%error, "can't look at the certificate");
@@ -167,7 +184,7 @@ impl Tls {
                 }
                 Err(error) => tracing::error!(%error, "the new certificate is not taken up"),
             }
-            seen = Some(now);
+            seen = now;
         }
     }
 }

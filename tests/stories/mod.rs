@@ -8,5 +8,6 @@ mod refresh;
 mod sessions;
 mod settings;
 mod storage;
+mod tls;
 mod tokens;
 mod users;

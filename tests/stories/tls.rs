@@ -1,0 +1,344 @@
+//! TLS from files that are exchanged while it serves.
+
+use std::{
+    error::Error,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs::default_provider,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tempfile::TempDir;
+use tokio::{net::TcpStream, process::Command};
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+
+use crate::support::{Ended, Home, Kind, Outcome, Server, eventually, run};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const OPENSSL: &str = "
+[req]
+distinguished_name = name
+prompt = no
+[name]
+CN = the tests
+[authority]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign
+[leaf]
+basicConstraints = critical, CA:FALSE
+subjectAltName = IP:127.0.0.1, DNS:localhost
+";
+
+/// A certificate authority of the test's own, and what it issues.
+struct Authority(TempDir);
+
+/// A certificate and its key, PEM.
+struct Leaf {
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl Authority {
+    async fn new() -> Result<Self> {
+        let authority = Self(TempDir::new()?);
+        std::fs::write(authority.0.path().join("openssl.cnf"), OPENSSL)?;
+        authority
+            .request("ca", &["-x509", "-extensions", "authority"])
+            .await?;
+        Ok(authority)
+    }
+
+    /// Makes a key and a request, or with `-x509` a certificate, for it.
+    async fn request(&self, name: &str, more: &[&str]) -> Outcome {
+        let subject = format!("/CN={name}");
+        let (key, out) = (format!("{name}.key"), format!("{name}.pem"));
+        let request = ["req", "-new", "-config", "openssl.cnf", "-nodes", "-newkey", "ec"];
+        let curve = ["-pkeyopt", "ec_paramgen_curve:P-256", "-subj", &subject];
+        let files = ["-keyout", &key, "-out", &out];
+        self.openssl(&[&request[..], &curve, &files, more].concat()).await
+    }
+
+    async fn issue(&self, name: &str, serial: &str) -> Result<Leaf> {
+        self.request(name, &[]).await?;
+        let (request, out) = (format!("{name}.pem"), format!("{name}-cert.pem"));
+        let sign = [
+            "x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key",
+        ];
+        let what = ["-set_serial", serial, "-days", "2", "-extfile", "openssl.cnf"];
+        let files = ["-extensions", "leaf", "-out", &out];
+        self.openssl(&[&sign[..], &what, &files].concat()).await?;
+        Ok(Leaf {
+            cert: self.0.path().join(out),
+            key: self.0.path().join(format!("{name}.key")),
+        })
+    }
+
+    async fn openssl(&self, args: &[&str]) -> Outcome {
+        let mut command = Command::new("openssl");
+        command.args(args).current_dir(self.0.path());
+        let Ended { code, stderr, .. } = run(command).await?;
+        if code == Some(0) {
+            Ok(())
+        } else {
+            Err(format!("openssl {args:?}: {stderr}").into())
+        }
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.0.path().join("ca.pem")
+    }
+
+    /// Starts a server with these files, reached by a client that trusts this authority.
+    async fn start(&self, home: &Home) -> Result<Server> {
+        let authority = Certificate::from_pem(std::fs::read(self.certificate())?);
+        let tls = ClientTlsConfig::new().ca_certificate(authority);
+        Server::of_binary_at(serve(home), |address| {
+            Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)
+        })
+        .await
+    }
+
+    /// The certificate that a new connection is shown, once the client has accepted it.
+    async fn shown(&self, address: SocketAddr) -> Result<CertificateDer<'static>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.certificate())?)?;
+        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(address).await?;
+        let name = ServerName::from(address.ip());
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let shown = stream.get_ref().1.peer_certificates();
+        let first = shown.and_then(<[_]>::first).ok_or("no certificate was shown")?;
+        Ok(first.clone().into_owned())
+    }
+}
+
+impl Leaf {
+    fn der(&self) -> Result<CertificateDer<'static>> {
+        Ok(CertificateDer::from_pem_file(&self.cert)?)
+    }
+
+    /// Puts both files where the server looks.
+    fn install(&self, home: &Home) -> Outcome {
+        replace(&self.cert, &home.dir().join("cert.pem"))?;
+        replace(&self.key, &home.dir().join("key.pem"))
+    }
+}
+
+/// As a careful operator does: a file is whole whenever somebody reads it.
+fn replace(from: &Path, to: &Path) -> Outcome {
+    let new = to.with_extension("new");
+    std::fs::copy(from, &new)?;
+    Ok(std::fs::rename(new, to)?)
+}
+
+fn with_tls(command: &mut Command) -> &mut Command {
+    command
+        .env("TESSERA_SERVER__TLS_CERT", "cert.pem")
+        .env("TESSERA_SERVER__TLS_KEY", "key.pem")
+}
+
+fn serve(home: &Home) -> Command {
+    let mut command = home.binary();
+    command
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .env("TESSERA_BOOTSTRAP_ADMIN_PASSWORD", crate::support::ADMIN_PASSWORD);
+    with_tls(&mut command);
+    command
+}
+
+async fn home() -> Result<Home> {
+    Home::new(Kind::BinarySqlite).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_trusts_the_authority_is_served_and_plain_text_is_not() -> Outcome {
+    let (authority, home) = (Authority::new().await?, home().await?);
+    authority.issue("first", "1").await?.install(&home)?;
+    let server = authority.start(&home).await?;
+    assert!(
+        server.said().contains(&format!("https://{}", server.address)),
+        "{}",
+        server.said()
+    );
+    server.admin().await?;
+
+    let plain = Endpoint::from_shared(format!("http://{}", server.address))?
+        .connect()
+        .await;
+    let answer = match plain {
+        Ok(channel) => tonic_health::pb::health_client::HealthClient::new(channel)
+            .check(tonic_health::pb::HealthCheckRequest::default())
+            .await
+            .map_err(|status| status.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    assert!(answer.is_err(), "{answer:?}");
+    let page = server.get("/.well-known/jwks.json").await;
+    assert!(!page.unwrap_or_default().contains("keys"));
+
+    let stranger = Authority::new().await?;
+    let refused = stranger.shown(server.address).await;
+    assert!(
+        refused.is_err_and(|error| error.to_string().contains("invalid peer certificate")),
+        "a client that trusts another authority"
+    );
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_1_1_and_http_2_share_the_port() -> Outcome {
+    let (authority, home) = (Authority::new().await?, home().await?);
+    authority.issue("first", "1").await?.install(&home)?;
+    let server = authority.start(&home).await?;
+    server.admin().await?;
+    let mut command = Command::new("curl");
+    command
+        .args([
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--noproxy",
+            "*",
+            "--http1.1",
+        ])
+        .args(["--write-out", "\n%{http_version} %{content_type}", "--cacert"])
+        .arg(authority.certificate())
+        .arg(format!("https://{}/.well-known/jwks.json", server.address));
+    let ended = run(command).await?;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let (json, rest) = ended.stdout.rsplit_once('\n').ok_or("one line")?;
+    assert_eq!(rest, "1.1 application/jwk-set+json");
+    let set: serde_json::Value = serde_json::from_str(json)?;
+    assert_eq!(set["keys"].as_array().map(Vec::len), Some(1), "{set}");
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_is_shown_without_a_restart() -> Outcome {
+    let (authority, home) = (Authority::new().await?, home().await?);
+    let first = authority.issue("first", "1").await?;
+    let second = authority.issue("second", "2").await?;
+    first.install(&home)?;
+    let server = authority.start(&home).await?;
+    let admin = server.admin().await?;
+    assert_eq!(authority.shown(server.address).await?, first.der()?);
+
+    second.install(&home)?;
+    let begun = std::time::Instant::now();
+    eventually("the new certificate is shown", async || {
+        Ok(authority.shown(server.address).await? == second.der()?)
+    })
+    .await?;
+    println!("the new certificate was shown after {:?}", begun.elapsed());
+    // The connection from before goes on.
+    server.make_user(&admin, "anna").await?;
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_that_makes_no_sense_leaves_the_old_one() -> Outcome {
+    let (authority, home) = (Authority::new().await?, home().await?);
+    let first = authority.issue("first", "1").await?;
+    let second = authority.issue("second", "2").await?;
+    first.install(&home)?;
+    let server = authority.start(&home).await?;
+    let cert = home.dir().join("cert.pem");
+    let refusals = || {
+        server
+            .said()
+            .matches("the new certificate is not taken up")
+            .count()
+    };
+
+    let garbage = home.dir().join("garbage");
+    std::fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nnonsense\n")?;
+    // Nonsense, nothing at all, and the certificate of another key: half of an exchange.
+    let empty = home.dir().join("empty");
+    std::fs::write(&empty, "")?;
+    for (index, bad) in [&garbage, &empty, &second.cert].into_iter().enumerate() {
+        replace(bad, &cert)?;
+        eventually("the server has seen the file", async || Ok(refusals() > index)).await?;
+        assert_eq!(authority.shown(server.address).await?, first.der()?, "{index}");
+    }
+    std::fs::remove_file(&cert)?;
+    server.admin().await?;
+    assert_eq!(authority.shown(server.address).await?, first.der()?);
+
+    // The other half follows.
+    second.install(&home)?;
+    eventually("the new certificate is shown", async || {
+        Ok(authority.shown(server.address).await? == second.der()?)
+    })
+    .await?;
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_not_start_with_files_that_make_no_sense() -> Outcome {
+    let (authority, home) = (Authority::new().await?, home().await?);
+    let first = authority.issue("first", "1").await?;
+    let second = authority.issue("second", "2").await?;
+    let (cert, key) = (home.dir().join("cert.pem"), home.dir().join("key.pem"));
+    let refused = async |words: &str| -> Outcome {
+        let ended = run(serve(&home)).await?;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains(words), "{ended:?}");
+        Ok(())
+    };
+    refused("cert.pem: No such file").await?;
+    first.install(&home)?;
+    replace(&second.key, &key)?;
+    refused("key.pem: is not the key of the certificate in cert.pem").await?;
+    replace(&first.key, &cert)?;
+    refused("cert.pem: there is no certificate in it").await?;
+    first.install(&home)?;
+    std::fs::write(&key, "nonsense")?;
+    refused("key.pem: ").await?;
+    first.install(&home)?;
+    authority.start(&home).await?.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_asks_over_tls_and_believes_no_other_certificate() -> Outcome {
+    let (authority, home) = (Authority::new().await?, home().await?);
+    let other = authority.issue("other", "2").await?;
+    authority.issue("first", "1").await?.install(&home)?;
+    let server = authority.start(&home).await?;
+    let health = async |cert: &Path| {
+        let mut command = home.binary();
+        command.args(["health", "--listen", &server.address.to_string()]);
+        with_tls(&mut command).env("TESSERA_SERVER__TLS_CERT", cert);
+        run(command).await
+    };
+    let ended = health(Path::new("cert.pem")).await?;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let ended = health(&other.cert).await?;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_never_finish_their_handshake_hold_up_nobody() -> Outcome {
+    let (authority, home) = (Authority::new().await?, home().await?);
+    authority.issue("first", "1").await?.install(&home)?;
+    let server = authority.start(&home).await?;
+    let mut silent = Vec::new();
+    // More than may wait to be served.
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(server.address).await?);
+    }
+    authority.shown(server.address).await?;
+    server.admin().await?;
+    server.stop().await?;
+    drop(silent);
+    Ok(())
+}
