@@ -145,6 +145,8 @@ impl Service<Uri> for Connector {
         let Self { address, tls } = self.clone();
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
+            // The request is two small frames; the second would wait 40 ms for the first one's receipt.
+            stream.set_nodelay(true)?;
             let socket: Box<dyn Socket> = match tls {
                 None => Box::new(stream),
                 Some(tls) => Box::new(tls.connect(ServerName::from(address.ip()), stream).await?),

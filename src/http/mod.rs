@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -15,7 +15,10 @@ use http::{HeaderValue, StatusCode, header};
 use jsonwebtoken::jwk::JwkSet;
 use serde::{Deserialize, Serialize};
 
-use crate::app::{App, Error, public_keys};
+use crate::{
+    app::{App, Error, public_keys},
+    domain::InvalidField,
+};
 
 /// How long a JWK set may be kept: the same as `refresh_hint` of `Keys.GetJwks`.
 const JWKS_CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -34,7 +37,11 @@ struct WhichKey {
 }
 
 /// The issuer's keys, or with `?kid=` the one key of this id, as a JWK set (RFC 7517 section 5).
-async fn jwks(State(app): State<Arc<App>>, Query(which): Query<WhichKey>) -> Result<Response, Problem> {
+async fn jwks(
+    State(app): State<Arc<App>>,
+    which: Result<Query<WhichKey>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(which) = which.map_err(|_| Error::from(InvalidField::new("kid", "is not one key's id")))?;
     let json = match which.kid {
         None => public_keys::issuer_keys(&app).json.to_owned(),
         Some(kid) => {
@@ -90,6 +97,7 @@ impl IntoResponse for Problem {
         let Self(error) = self;
         let reason = error.reason();
         let (status, message) = match &error {
+            Error::Invalid(_) => (StatusCode::BAD_REQUEST, error.to_string()),
             Error::NotFound(_) => (StatusCode::NOT_FOUND, error.to_string()),
             Error::StoreUnavailable(_) => {
                 tracing::error!(reason, %error, "failed");

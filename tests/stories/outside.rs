@@ -101,6 +101,9 @@ async fn the_jwk_set_is_there_over_http(home: Home) -> Outcome {
     let (head, body) = http(&server, "GET /.well-known/jwks.json?kid=unknown").await?;
     assert!(head.starts_with("HTTP/1.1 404"), "{head}");
     assert!(body.contains("NOT_FOUND"), "{body}");
+    let (head, body) = http(&server, "GET /.well-known/jwks.json?kid=a&kid=b").await?;
+    assert!(head.starts_with("HTTP/1.1 400"), "{head}");
+    assert!(body.contains("INVALID_FIELD"), "{body}");
     drop(admin);
     server.stop().await
 }
