@@ -46,3 +46,8 @@ pub mod models;
 pub mod rpc;
 #[cfg(feature = "server")]
 pub mod server;
+
+/// The README's Rust compiles.
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

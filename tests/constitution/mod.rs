@@ -3,4 +3,5 @@
 mod callers;
 mod folders;
 mod packages;
+mod readme;
 mod schema;

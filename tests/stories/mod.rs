@@ -2,6 +2,7 @@
 
 mod accounts;
 mod bad_input;
+mod foreign;
 mod outside;
 mod process;
 mod refresh;
