@@ -29,9 +29,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("tessera.bin"), descriptors.encode_to_vec())?;
 
     let server = env::var_os("CARGO_FEATURE_SERVER").is_some();
-    tonic_prost_build::configure()
-        .build_server(server)
-        .skip_debug(SILENT)
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().build_server(server).skip_debug(SILENT).compile_fds(descriptors)?;
     Ok(())
 }

@@ -223,11 +223,7 @@ impl Default for Server {
 
 impl Default for Database {
     fn default() -> Self {
-        Self {
-            url: None,
-            max_connections: 16,
-            poll_interval: Duration::from_secs(1),
-        }
+        Self { url: None, max_connections: 16, poll_interval: Duration::from_secs(1) }
     }
 }
 
@@ -257,19 +253,13 @@ impl Default for Sessions {
 
 impl Default for Signing {
     fn default() -> Self {
-        Self {
-            algorithm: Algorithm::Es256,
-            endorse_in_header: true,
-            rsa_bits: 2048,
-        }
+        Self { algorithm: Algorithm::Es256, endorse_in_header: true, rsa_bits: 2048 }
     }
 }
 
 impl Default for Accounts {
     fn default() -> Self {
-        Self {
-            signup: SignUp::Closed,
-        }
+        Self { signup: SignUp::Closed }
     }
 }
 
@@ -291,10 +281,7 @@ impl Default for Passwords {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            format: None,
-            filter: "info".to_owned(),
-        }
+        Self { format: None, filter: "info".to_owned() }
     }
 }
 
@@ -327,11 +314,7 @@ impl Provider for Flags {
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         let mut dict = Dict::new();
         for (path, value) in &self.0 {
-            let value = if value == "true" {
-                Value::from(true)
-            } else {
-                Value::from(value.as_str())
-            };
+            let value = if value == "true" { Value::from(true) } else { Value::from(value.as_str()) };
             let nested = figment::util::nest(path, value).into_dict().unwrap_or_default();
             dict = merged(dict, nested);
         }
@@ -368,10 +351,7 @@ impl Config {
             toml.data().map_err(|error| bad_file(file, &error))?;
             figment = figment.merge(toml);
         }
-        let database_url = Env::raw()
-            .only(&["DATABASE_URL"])
-            .map(|_| "database.url".into())
-            .split(".");
+        let database_url = Env::raw().only(&["DATABASE_URL"]).map(|_| "database.url".into()).split(".");
         let variables = Env::prefixed(PREFIX).ignore(&[BOOTSTRAP_PASSWORD]).split("__");
         let figment = figment.merge(database_url).merge(variables).merge(flags);
         refuse_unknown(&figment)?;
@@ -448,18 +428,13 @@ fn bad_value(error: &figment::Error) -> BadSetting {
         } else {
             error.kind.to_string()
         },
-        source_name: error
-            .metadata
-            .as_ref()
-            .map_or_else(|| "the settings".to_owned(), |m| name(m, &setting)),
+        source_name: error.metadata.as_ref().map_or_else(|| "the settings".to_owned(), |m| name(m, &setting)),
         setting,
     }
 }
 
 fn source_of(figment: &Figment, setting: &str) -> String {
-    figment
-        .find_metadata(setting)
-        .map_or_else(|| "the default".to_owned(), |m| name(m, setting))
+    figment.find_metadata(setting).map_or_else(|| "the default".to_owned(), |m| name(m, setting))
 }
 
 /// The source as its author knows it.
@@ -470,11 +445,7 @@ fn name(metadata: &Metadata, setting: &str) -> String {
         let variable = setting.to_uppercase().replace('.', "__");
         return format!(
             "the environment variable {}",
-            if is_url {
-                "DATABASE_URL".to_owned()
-            } else {
-                format!("{PREFIX}{variable}")
-            }
+            if is_url { "DATABASE_URL".to_owned() } else { format!("{PREFIX}{variable}") }
         );
     }
     match &metadata.source {

@@ -64,14 +64,7 @@ pub async fn run(
     bootstrap: Bootstrap,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let Checked {
-        config,
-        app: app_settings,
-        hashing,
-        policy,
-        database,
-        keks,
-    } = settings;
+    let Checked { config, app: app_settings, hashing, policy, database, keks } = settings;
     let _data_dir = data_dir::open(&config.server.data_dir, &database, &keks)?;
     let tls = tls::Tls::open(&config.server)?;
     let starting = async {
@@ -151,11 +144,7 @@ pub async fn run(
 
 /// The answer to a path that leads nowhere, in the caller's own language.
 async fn nowhere(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    if rpc::gate::is_grpc(&headers) {
-        rpc::gate::unknown_method(&app, &headers)
-    } else {
-        http::not_found()
-    }
+    if rpc::gate::is_grpc(&headers) { rpc::gate::unknown_method(&app, &headers) } else { http::not_found() }
 }
 
 /// Every service of the contract, and the whole.

@@ -56,11 +56,7 @@ impl Caller {
 
     /// Refuses all but the admins of the tenant `default`.
     pub(super) fn require_root(&self) -> Result<(), Error> {
-        if self.is_root {
-            Ok(())
-        } else {
-            Err(Error::InsufficientScope)
-        }
+        if self.is_root { Ok(()) } else { Err(Error::InsufficientScope) }
     }
 }
 
@@ -72,18 +68,11 @@ pub(super) async fn administered_tenant(app: &App, caller: &Caller, name: &str) 
         "" => tenants::find(conn, own).await,
         name => tenants::find_by_name(conn, name).await,
     });
-    tenant
-        .await?
-        .filter(|tenant| caller.administers(tenant.id))
-        .ok_or(Error::NotFound("tenant"))
+    tenant.await?.filter(|tenant| caller.administers(tenant.id)).ok_or(Error::NotFound("tenant"))
 }
 
 /// The user of this id, who is the caller or one whom it administers.
 pub(super) async fn reachable_user(app: &App, caller: &Caller, id: Uuid) -> Result<User, Error> {
-    let user = app
-        .store
-        .read(async move |conn| users::find(conn, id).await)
-        .await?;
-    user.filter(|user| caller.reaches(user.id, user.tenant_id))
-        .ok_or(Error::NotFound("user"))
+    let user = app.store.read(async move |conn| users::find(conn, id).await).await?;
+    user.filter(|user| caller.reaches(user.id, user.tenant_id)).ok_or(Error::NotFound("user"))
 }

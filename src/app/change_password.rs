@@ -34,26 +34,14 @@ pub async fn change_password(
     change: ChangePassword,
     origin: &Origin,
 ) -> Result<u32, Error> {
-    let ChangePassword {
-        current,
-        new,
-        end_all_sessions,
-    } = change;
-    app.policy
-        .check_length("current_password", current.expose_secret())?;
+    let ChangePassword { current, new, end_all_sessions } = change;
+    app.policy.check_length("current_password", current.expose_secret())?;
     let user_id = caller.user_id;
-    let found = app
-        .store
-        .read(async move |conn| users::find_credentials(conn, user_id).await)
-        .await?;
+    let found = app.store.read(async move |conn| users::find_credentials(conn, user_id).await).await?;
     let Credentials { user, password_hash } = found.ok_or(Error::TokenInvalid("names no user"))?;
     app.check_new_password("new_password", &new, &user.username)?;
 
-    let by = By {
-        tenant_id: user.tenant_id,
-        actor_id: Some(user_id),
-        origin,
-    };
+    let by = By { tenant_id: user.tenant_id, actor_id: Some(user_id), origin };
     let event = app.event(by, Action::ChangePassword, Target::User(user_id), app.now())?;
     let is_same = current.expose_secret() == new.expose_secret();
     if app.hasher.verify(current, Some(password_hash.clone())).await? == Verdict::Wrong {
@@ -98,10 +86,7 @@ async fn end_sessions(
             sessions::set_profile(conn, kept, &user.profile(profile.aud, profile.scope)).await?;
             continue;
         }
-        let end = End {
-            time: now,
-            reason: EndReason::PasswordChanged,
-        };
+        let end = End { time: now, reason: EndReason::PasswordChanged };
         if let Some(was_live) = sessions::end(conn, session.id, end).await? {
             ended += u32::from(was_live);
             revocations.push(Revocation::Session(session.id));

@@ -30,11 +30,5 @@ pub(super) async fn end_all(
         let was_live = sessions::end(conn, session.id, End { time: now, reason }).await?;
         ended += u32::from(was_live == Some(true));
     }
-    Ok((
-        ended,
-        Revocation::UserVersion {
-            user_id: user.id,
-            version: user.token_version,
-        },
-    ))
+    Ok((ended, Revocation::UserVersion { user_id: user.id, version: user.token_version }))
 }

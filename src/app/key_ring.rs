@@ -35,11 +35,7 @@ impl KeyRing {
             .map_err(unreadable)?;
         let published = JwkSet { keys };
         let json = serde_json::to_string(&published).map_err(unreadable)?;
-        Ok(Self {
-            active,
-            published,
-            json,
-        })
+        Ok(Self { active, published, json })
     }
 
     /// The key that signs.

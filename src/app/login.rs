@@ -33,17 +33,9 @@ pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn,
 }
 
 async fn attempt(app: &App, login: Login, origin: &Origin) -> Result<SignedIn, Error> {
-    let Login {
-        tenant,
-        username,
-        password,
-        wishes,
-    } = login;
+    let Login { tenant, username, password, wishes } = login;
     app.policy.check_length("password", password.expose_secret())?;
-    let found = app
-        .store
-        .read(async |conn| users::find_by_name(conn, &tenant, &username).await)
-        .await?;
+    let found = app.store.read(async |conn| users::find_by_name(conn, &tenant, &username).await).await?;
     let (tenant_id, credentials) = match found {
         Some((tenant_id, credentials)) => (tenant_id, credentials),
         // The trail of the tenant `default` shows attempts at tenants that don't exist.
@@ -52,9 +44,7 @@ async fn attempt(app: &App, login: Login, origin: &Origin) -> Result<SignedIn, E
     let user_id = credentials.as_ref().map(|credentials| credentials.user.id);
     let event = login_event(app, tenant_id, user_id, origin)?;
 
-    let stored = credentials
-        .as_ref()
-        .map(|credentials| credentials.password_hash.clone());
+    let stored = credentials.as_ref().map(|credentials| credentials.password_hash.clone());
     let verdict = app.hasher.verify(password, stored).await?;
     let (credentials, new_hash) = match (credentials, verdict) {
         (None, _) | (_, Verdict::Wrong) => {
@@ -82,9 +72,7 @@ async fn begin(
     let Credentials { user, password_hash } = credentials;
     let prepared = app.prepare_session(&user, wishes, &event.origin, app.now())?;
     let begun = app.store.tx(async move |conn| {
-        let user = users::admit(conn, user.id, &password_hash, &new_hash)
-            .await?
-            .ok_or(Error::Conflict)?;
+        let user = users::admit(conn, user.id, &password_hash, &new_hash).await?.ok_or(Error::Conflict)?;
         prepared.store(conn, &user, &event).await
     });
     app.sign_in(begun.await?)
@@ -92,14 +80,5 @@ async fn begin(
 
 fn login_event(app: &App, tenant_id: Uuid, user_id: Option<Uuid>, origin: &Origin) -> Result<Event, Error> {
     let target = user_id.map_or(Target::None, Target::User);
-    app.event(
-        By {
-            tenant_id,
-            actor_id: user_id,
-            origin,
-        },
-        Action::Login,
-        target,
-        app.now(),
-    )
+    app.event(By { tenant_id, actor_id: user_id, origin }, Action::Login, target, app.now())
 }

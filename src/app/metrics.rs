@@ -62,9 +62,8 @@ pub struct Metrics {
 }
 
 /// Upper bounds in seconds.
-const LATENCIES: [f64; 14] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
-];
+const LATENCIES: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 fn latency_histogram() -> Histogram {
     Histogram::new(LATENCIES)
@@ -99,34 +98,14 @@ impl Metrics {
         r.register_with_unit("grpc_latency", latency, Unit::Seconds, self.latencies.clone());
         r.register("logins", "Logins by outcome", self.logins.clone());
         r.register("refreshes", "Refreshes by outcome", self.refreshes.clone());
-        r.register(
-            "refresh_reuses",
-            "Refresh tokens that were used again",
-            self.reuses.clone(),
-        );
+        r.register("refresh_reuses", "Refresh tokens that were used again", self.reuses.clone());
         let tail_failures = "Failed attempts to read the trust log";
         r.register("trust_tail_failures", tail_failures, self.tail_failures.clone());
-        r.register(
-            "hash_waiting",
-            "Passwords that wait to be hashed",
-            self.hash_waiting.clone(),
-        );
-        r.register(
-            "hash_threads_free",
-            "Hashing threads that are free",
-            self.hash_free.clone(),
-        );
-        r.register(
-            "pool_connections",
-            "Database connections by pool and state",
-            self.pools.clone(),
-        );
+        r.register("hash_waiting", "Passwords that wait to be hashed", self.hash_waiting.clone());
+        r.register("hash_threads_free", "Hashing threads that are free", self.hash_free.clone());
+        r.register("pool_connections", "Database connections by pool and state", self.pools.clone());
         r.register("cache_entries", "Entries of each cache", self.caches.clone());
-        r.register(
-            "trust_revision",
-            "Revision of the trust log that was reached",
-            self.revision.clone(),
-        );
+        r.register("trust_revision", "Revision of the trust log that was reached", self.revision.clone());
     }
 
     /// All of it in the OpenMetrics text format.
@@ -157,31 +136,15 @@ impl Metrics {
     }
 
     pub(super) fn observe_pool(&self, pool: PoolState) {
-        let PoolState {
-            name,
-            connections,
-            idle,
-        } = pool;
+        let PoolState { name, connections, idle } = pool;
         let idle = i64::from(idle);
-        self.pools
-            .get_or_create(&PoolLabels {
-                pool: name,
-                state: "idle",
-            })
-            .set(idle);
+        self.pools.get_or_create(&PoolLabels { pool: name, state: "idle" }).set(idle);
         let busy = i64::from(connections) - idle;
-        self.pools
-            .get_or_create(&PoolLabels {
-                pool: name,
-                state: "busy",
-            })
-            .set(busy);
+        self.pools.get_or_create(&PoolLabels { pool: name, state: "busy" }).set(busy);
     }
 
     pub(super) fn observe_cache(&self, cache: &'static str, entries: usize) {
-        self.caches
-            .get_or_create(&CacheLabel { cache })
-            .set(gauge(entries));
+        self.caches.get_or_create(&CacheLabel { cache }).set(gauge(entries));
     }
 
     pub(super) fn observe_revision(&self, revision: i64) {
@@ -190,9 +153,7 @@ impl Metrics {
 }
 
 fn outcome(refusal: Option<&Error>) -> Outcome {
-    Outcome {
-        outcome: refusal.map_or("OK", Error::reason),
-    }
+    Outcome { outcome: refusal.map_or("OK", Error::reason) }
 }
 
 fn gauge(count: usize) -> i64 {

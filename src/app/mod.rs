@@ -131,9 +131,7 @@ impl App {
 
     /// Who calls with this bearer token.
     pub fn authenticate(&self, token: &str) -> Result<Caller, Error> {
-        let claims = self
-            .verifier
-            .check(token, &self.expected(Some(OWN_AUDIENCE)), self.now())?;
+        let claims = self.verifier.check(token, &self.expected(Some(OWN_AUDIENCE)), self.now())?;
         Caller::new(claims, self.default_tenant_id)
     }
 
@@ -145,24 +143,19 @@ impl App {
     /// Makes this server obey revocations that have just been committed, before it reads them in the log.
     fn obey(&self, revocations: &[Revocation], now: DateTime<Utc>) {
         for revocation in revocations {
-            self.verifier
-                .trust()
-                .admit(revocation, self.revocation_expire_time(now));
+            self.verifier.trust().admit(revocation, self.revocation_expire_time(now));
         }
     }
 
     /// Brings the figures that are not counted but looked up into the metrics.
     pub fn observe(&self) {
-        self.metrics
-            .observe_hashing(self.hasher.waiting(), self.hasher.free_threads());
+        self.metrics.observe_hashing(self.hasher.waiting(), self.hasher.free_threads());
         for pool in self.store.pools() {
             self.metrics.observe_pool(pool);
         }
         self.metrics.observe_cache("session_makers", self.makers.len());
-        self.metrics
-            .observe_cache("endorsed_keys", self.verifier.remembered_keys());
-        self.metrics
-            .observe_cache("revocations", self.verifier.trust().len());
+        self.metrics.observe_cache("endorsed_keys", self.verifier.remembered_keys());
+        self.metrics.observe_cache("revocations", self.verifier.trust().len());
         self.metrics.observe_revision(self.verifier.trust().revision());
     }
 }

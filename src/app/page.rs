@@ -25,10 +25,7 @@ pub struct Paged<T> {
 impl Page {
     /// What to ask the database: one more than the page holds, to see whether there is another.
     pub(super) fn slice(self) -> Slice {
-        Slice {
-            before: self.after,
-            limit: i64::from(self.size) + 1,
-        }
+        Slice { before: self.after, limit: i64::from(self.size) + 1 }
     }
 
     pub(super) fn cut<T>(self, mut items: Vec<T>, id: impl Fn(&T) -> Uuid) -> Paged<T> {

@@ -38,29 +38,16 @@ pub struct FoundKey {
 /// The key of this id: an issuer key, or the key of a live session.
 pub async fn find_key(app: &App, kid: &str) -> Result<FoundKey, Error> {
     let not_found = Error::NotFound("key");
-    if let Some(jwk) = app
-        .keys
-        .published()
-        .iter()
-        .find(|jwk| jwk.common.key_id.as_deref() == Some(kid))
-    {
-        return Ok(FoundKey {
-            jwk: jwk.clone(),
-            endorsement: None,
-        });
+    if let Some(jwk) = app.keys.published().iter().find(|jwk| jwk.common.key_id.as_deref() == Some(kid)) {
+        return Ok(FoundKey { jwk: jwk.clone(), endorsement: None });
     }
     // Checked before asking the database: a thumbprint is 43 characters (RFC 7638 with SHA-256).
     if kid.len() != 43 {
         return Err(not_found);
     }
-    let stored = app
-        .store
-        .read(async |conn| sessions::find_maker_by_kid(conn, kid).await)
-        .await?;
+    let stored = app.store.read(async |conn| sessions::find_maker_by_kid(conn, kid).await).await?;
     let now = app.now();
-    let stored = stored
-        .filter(|maker| maker.session.state(now) == State::Active)
-        .ok_or(not_found)?;
+    let stored = stored.filter(|maker| maker.session.state(now) == State::Active).ok_or(not_found)?;
     let maker = app.open_maker(stored)?;
     let endorsement = app.endorsement(&maker, now)?;
     Ok(FoundKey {

@@ -42,11 +42,7 @@ impl App {
     pub(super) async fn record_refusal(&self, mut event: Event, refusal: Error) -> Error {
         event.refusal = Some(refusal.reason().to_owned());
 
-        match self
-            .store
-            .tx(async move |conn| audit_events::append(conn, &event).await)
-            .await
-        {
+        match self.store.tx(async move |conn| audit_events::append(conn, &event).await).await {
             Ok(()) => refusal,
             Err(error) => error.into(),
         }

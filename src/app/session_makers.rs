@@ -55,10 +55,7 @@ pub(super) struct SessionMakers {
 
 impl SessionMakers {
     pub(super) fn new(refresh_secret: SecretSlice<u8>) -> Self {
-        Self {
-            cache: Cache::new(KEPT),
-            refresh_secret,
-        }
+        Self { cache: Cache::new(KEPT), refresh_secret }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -96,10 +93,7 @@ impl App {
         if let Some(maker) = self.makers.cache.get(&session_id) {
             return Ok(Some(maker));
         }
-        let stored = self
-            .store
-            .read(async move |conn| sessions::find_maker(conn, session_id).await)
-            .await?;
+        let stored = self.store.read(async move |conn| sessions::find_maker(conn, session_id).await).await?;
         let Some(stored) = stored else { return Ok(None) };
         let maker = self.open_maker(stored)?;
         self.makers.keep(&maker);
@@ -108,19 +102,11 @@ impl App {
 
     /// Opens what the database holds of a maker.
     pub(super) fn open_maker(&self, stored: sessions::Maker) -> Result<Arc<SessionMaker>, Error> {
-        let sessions::Maker {
-            session,
-            salt,
-            algorithm,
-            sealed_private_key,
-        } = stored;
-        let algorithm = Algorithm::from_str(&algorithm).map_err(|_| Inconsistent {
-            table: "session_keys",
-            column: "algorithm",
-        })?;
+        let sessions::Maker { session, salt, algorithm, sealed_private_key } = stored;
+        let algorithm = Algorithm::from_str(&algorithm)
+            .map_err(|_| Inconsistent { table: "session_keys", column: "algorithm" })?;
         let private = key_ring::unseal(&session.kid, &sealed_private_key, &self.sealer)?;
-        self.makers
-            .make(&session, &salt, SigningKey::from_pkcs8(algorithm, &private)?)
+        self.makers.make(&session, &salt, SigningKey::from_pkcs8(algorithm, &private)?)
     }
 
     /// The issuer's word for a session's key, good for at least as long as an access token of now.
@@ -131,10 +117,7 @@ impl App {
     ) -> Result<Arc<SignedEndorsement>, Error> {
         let longest_needed = (now + self.settings.access_ttl).min(maker.expire_time);
         let mut kept = maker.endorsement.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(signed) = kept
-            .as_ref()
-            .filter(|signed| signed.expire_time >= longest_needed)
-        {
+        if let Some(signed) = kept.as_ref().filter(|signed| signed.expire_time >= longest_needed) {
             return Ok(signed.clone());
         }
         let expire_time = maker.expire_time.min(now + ENDORSEMENT_TTL);
@@ -143,9 +126,7 @@ impl App {
             sid: maker.session_id,
             sub: maker.user_id,
             exp: expire_time.timestamp(),
-            cnf: Confirmation {
-                jwk: maker.key.jwk().clone(),
-            },
+            cnf: Confirmation { jwk: maker.key.jwk().clone() },
         };
         let jwt = self.keys.active().sign_jwt(ENDORSEMENT_TYPE, None, &claims)?;
         let signed = Arc::new(SignedEndorsement { jwt, expire_time });

@@ -26,19 +26,13 @@ pub async fn list(
     }
     let live_at = (!include_ended).then(|| app.now());
     let slice = page.slice();
-    let found = app
-        .store
-        .read(async move |conn| sessions::list(conn, user_id, live_at, slice).await)
-        .await?;
+    let found = app.store.read(async move |conn| sessions::list(conn, user_id, live_at, slice).await).await?;
     Ok(page.cut(found, |session| session.id))
 }
 
 /// One session.
 pub async fn get(app: &App, caller: &Caller, id: Uuid) -> Result<Session, Error> {
-    let session = app
-        .store
-        .read(async move |conn| sessions::find(conn, id).await)
-        .await?;
+    let session = app.store.read(async move |conn| sessions::find(conn, id).await).await?;
     session
         .filter(|session| caller.reaches(session.user_id, session.tenant_id))
         .ok_or(Error::NotFound("session"))
@@ -57,15 +51,7 @@ pub async fn revoke_of_user(
     origin: &Origin,
 ) -> Result<u32, Error> {
     let user_id = user_id.unwrap_or(caller.user_id);
-    end_of_user(
-        app,
-        caller,
-        user_id,
-        EndReason::Revoked,
-        Action::RevokeUserSessions,
-        origin,
-    )
-    .await
+    end_of_user(app, caller, user_id, EndReason::Revoked, Action::RevokeUserSessions, origin).await
 }
 
 pub(super) async fn end_one(
@@ -78,21 +64,14 @@ pub(super) async fn end_one(
 ) -> Result<Session, Error> {
     let session = get(app, caller, id).await?;
     let now = app.now();
-    let by = By {
-        tenant_id: session.tenant_id,
-        actor_id: Some(caller.user_id),
-        origin,
-    };
+    let by = By { tenant_id: session.tenant_id, actor_id: Some(caller.user_id), origin };
     let event = app.event(by, action, Target::Session(id), now)?;
     let revocations = [Revocation::Session(id)];
     let expire_time = app.revocation_expire_time(now);
     let ended = app.store.tx::<_, Error, _>({
         let revocations = revocations.clone();
         async move |conn| {
-            if sessions::end(conn, id, End { time: now, reason })
-                .await?
-                .is_some()
-            {
+            if sessions::end(conn, id, End { time: now, reason }).await?.is_some() {
                 audit_events::append(conn, &event).await?;
                 trust_log::append(conn, &revocations, now, expire_time).await?;
             }
@@ -114,11 +93,7 @@ pub(super) async fn end_of_user(
 ) -> Result<u32, Error> {
     let user = reachable_user(app, caller, user_id).await?;
     let now = app.now();
-    let by = By {
-        tenant_id: user.tenant_id,
-        actor_id: Some(caller.user_id),
-        origin,
-    };
+    let by = By { tenant_id: user.tenant_id, actor_id: Some(caller.user_id), origin };
     let event = app.event(by, action, Target::User(user_id), now)?;
     let expire_time = app.revocation_expire_time(now);
     let ended = app.store.tx::<_, Error, _>(async move |conn| {

@@ -29,33 +29,19 @@ pub async fn sign_up(app: &App, sign_up: SignUp, origin: &Origin) -> Result<Sign
     if !app.settings.signup_open {
         return Err(Error::SignupClosed);
     }
-    let SignUp {
-        tenant,
-        user,
-        password,
-        wishes,
-    } = sign_up;
+    let SignUp { tenant, user, password, wishes } = sign_up;
     app.check_new_password("password", &password, &user.username)?;
-    let tenant = app
-        .store
-        .read(async |conn| tenants::find_by_name(conn, &tenant).await)
-        .await?;
+    let tenant = app.store.read(async |conn| tenants::find_by_name(conn, &tenant).await).await?;
     let tenant = tenant.ok_or(InvalidField::new("tenant", "names no tenant"))?;
     let hash = app.hasher.hash(password).await?;
 
     let now = app.now();
     let user = user.into_user(app.ids.next(now)?, tenant.id, now);
     let prepared = app.prepare_session(&user, wishes, origin, now)?;
-    let by = By {
-        tenant_id: tenant.id,
-        actor_id: Some(user.id),
-        origin,
-    };
+    let by = By { tenant_id: tenant.id, actor_id: Some(user.id), origin };
     let event = app.event(by, Action::SignUp, Target::User(user.id), now)?;
     let begun = app.store.tx(async move |conn| {
-        users::insert(conn, &user, &hash)
-            .await
-            .map_err(super::users::name_taken)?;
+        users::insert(conn, &user, &hash).await.map_err(super::users::name_taken)?;
         prepared.store(conn, &user, &event).await
     });
     app.sign_in(begun.await?)

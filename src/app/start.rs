@@ -67,16 +67,7 @@ impl App {
     /// Opens an installation, and makes it first where the database is empty. Of any number of servers
     /// that start on one empty database, one makes each part and the others use it.
     pub async fn start(parts: Parts) -> Result<Self, Error> {
-        let Parts {
-            settings,
-            hashing,
-            policy,
-            store,
-            sealer,
-            clock,
-            rng,
-            bootstrap,
-        } = parts;
+        let Parts { settings, hashing, policy, store, sealer, clock, rng, bootstrap } = parts;
         let hasher = PasswordHasher::new(&hashing, rng.clone())?;
         let keys = open_key_ring(&settings, &store, &sealer, &*rng, clock.now()).await?;
         let refresh_secret = open_refresh_secret(&store, &sealer, &*rng).await?;
@@ -103,17 +94,12 @@ impl App {
     /// Makes the tenant `default` and its admin where there is no such tenant; gives the tenant's id.
     async fn bootstrap(&self, bootstrap: Bootstrap) -> Result<Uuid, Error> {
         let find = async || {
-            self.store
-                .read(async move |conn| tenants::find_by_name(conn, DEFAULT_TENANT).await)
-                .await
+            self.store.read(async move |conn| tenants::find_by_name(conn, DEFAULT_TENANT).await).await
         };
         if let Some(tenant) = find().await? {
             return Ok(tenant.id);
         }
-        let Bootstrap {
-            admin_password,
-            announce,
-        } = bootstrap;
+        let Bootstrap { admin_password, announce } = bootstrap;
         let is_generated = admin_password.is_none();
         let password = match admin_password {
             Some(password) => password,
@@ -136,11 +122,7 @@ impl App {
             password_change_required: is_generated,
         };
         let admin = admin.into_user(self.ids.next(now)?, tenant.id, now);
-        let by = By {
-            tenant_id: tenant.id,
-            actor_id: None,
-            origin: &Origin::default(),
-        };
+        let by = By { tenant_id: tenant.id, actor_id: None, origin: &Origin::default() };
         let event = self.event(by, Action::Bootstrap, Target::User(admin.id), now)?;
         self.store
             .tx::<_, Error, _>(async move |conn| {
@@ -181,9 +163,7 @@ async fn open_key_ring(
     rng: &dyn Randomness,
     now: DateTime<Utc>,
 ) -> Result<KeyRing, Error> {
-    let mut stored = store
-        .read(async |conn| issuer_keys::list_trusted(conn).await)
-        .await?;
+    let mut stored = store.read(async |conn| issuer_keys::list_trusted(conn).await).await?;
     if !stored.iter().any(|key| key.is_active) {
         let new = NewKey::generate(settings.algorithm, settings.rsa_bits, rng)?;
         let key = key_ring::seal(&new, sealer)?;
@@ -192,9 +172,7 @@ async fn open_key_ring(
                 Ok(issuer_keys::insert_active_if_none(conn, &key, now).await?)
             })
             .await?;
-        stored = store
-            .read(async |conn| issuer_keys::list_trusted(conn).await)
-            .await?;
+        stored = store.read(async |conn| issuer_keys::list_trusted(conn).await).await?;
     }
     let keys = KeyRing::open(&stored, sealer)?;
     let active = keys.active().algorithm();
@@ -212,11 +190,7 @@ async fn open_refresh_secret(
     sealer: &Sealer,
     rng: &dyn Randomness,
 ) -> Result<SecretSlice<u8>, Error> {
-    let find = async || {
-        store
-            .read(async |conn| server_secrets::find(conn, REFRESH_SECRET).await)
-            .await
-    };
+    let find = async || store.read(async |conn| server_secrets::find(conn, REFRESH_SECRET).await).await;
     let bound_to = format!("secret:{REFRESH_SECRET}");
     let mut sealed = find().await?;
     if sealed.is_none() {

@@ -99,39 +99,19 @@ impl App {
         let salt: [u8; 16] = self.rng.bytes()?;
         let maker = self.makers.make(&session, &salt, new.key)?;
         let revocation_expire_time = self.revocation_expire_time(now);
-        Ok(Prepared {
-            session,
-            salt,
-            key,
-            maker,
-            wishes,
-            limits,
-            revocation_expire_time,
-        })
+        Ok(Prepared { session, salt, key, maker, wishes, limits, revocation_expire_time })
     }
 
     /// Signs, once the session is committed.
     pub(super) fn sign_in(&self, begun: Begun) -> Result<SignedIn, Error> {
-        let Begun {
-            session,
-            profile,
-            maker,
-            revocations,
-        } = begun;
+        let Begun { session, profile, maker, revocations } = begun;
         let now = session.create_time;
         self.obey(&revocations, now);
         self.makers.keep(&maker);
         let password_change_required = profile.password_change_required;
-        let position = Position {
-            generation: 0,
-            idle_expire_time: session.idle_expire_time,
-        };
+        let position = Position { generation: 0, idle_expire_time: session.idle_expire_time };
         let tokens = self.issue(&maker, profile, &position, now)?;
-        Ok(SignedIn {
-            tokens,
-            session,
-            password_change_required,
-        })
+        Ok(SignedIn { tokens, session, password_change_required })
     }
 }
 
@@ -139,27 +119,14 @@ impl Prepared {
     /// Stores the session, ends those that it takes the place of, and records all of it. The user's row is
     /// held by the transaction, so that of two logins at once one sees the other's session.
     pub(super) async fn store(self, conn: &mut Conn, user: &User, event: &Event) -> Result<Begun, Error> {
-        let Self {
-            mut session,
-            salt,
-            key,
-            maker,
-            wishes,
-            limits,
-            revocation_expire_time,
-        } = self;
+        let Self { mut session, salt, key, maker, wishes, limits, revocation_expire_time } = self;
         let now = session.create_time;
-        let open: Vec<Session> = sessions::open_of_user(conn, user.id)
-            .await?
-            .into_iter()
-            .map(|(session, _)| session)
-            .collect();
+        let open: Vec<Session> =
+            sessions::open_of_user(conn, user.id).await?.into_iter().map(|(session, _)| session).collect();
         let room = make_room(&open, &session.device.kind, &limits, now);
         let mut revocations = Vec::new();
         for (id, reason) in room.ends {
-            let has_ended = sessions::end(conn, id, End { time: now, reason })
-                .await?
-                .is_some();
+            let has_ended = sessions::end(conn, id, End { time: now, reason }).await?.is_some();
             // No token outlives its session, so that one which expired left none to revoke.
             if has_ended && reason != EndReason::Expired {
                 revocations.push(Revocation::Session(id));
@@ -171,11 +138,6 @@ impl Prepared {
         session_keys::insert(conn, session.id, &key).await?;
         audit_events::append(conn, event).await?;
         trust_log::append(conn, &revocations, now, revocation_expire_time).await?;
-        Ok(Begun {
-            session,
-            profile,
-            maker,
-            revocations,
-        })
+        Ok(Begun { session, profile, maker, revocations })
     }
 }

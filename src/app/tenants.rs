@@ -21,25 +21,14 @@ pub async fn create(
 ) -> Result<Tenant, Error> {
     caller.require_root()?;
     let now = app.now();
-    let tenant = Tenant {
-        id: app.ids.next(now)?,
-        name,
-        display_name,
-        create_time: now,
-    };
-    let by = By {
-        tenant_id: tenant.id,
-        actor_id: Some(caller.user_id),
-        origin,
-    };
+    let tenant = Tenant { id: app.ids.next(now)?, name, display_name, create_time: now };
+    let by = By { tenant_id: tenant.id, actor_id: Some(caller.user_id), origin };
     let event = app.event(by, Action::CreateTenant, Target::Tenant(tenant.id), now)?;
     let created = app.store.tx::<_, Error, _>(async move |conn| {
-        tenants::insert(conn, &tenant)
-            .await
-            .map_err(|error| match error {
-                StoreError::Taken(_) => Error::AlreadyExists("tenant"),
-                error => error.into(),
-            })?;
+        tenants::insert(conn, &tenant).await.map_err(|error| match error {
+            StoreError::Taken(_) => Error::AlreadyExists("tenant"),
+            error => error.into(),
+        })?;
         audit_events::append(conn, &event).await?;
         Ok(tenant)
     });
@@ -61,13 +50,8 @@ pub async fn get(app: &App, caller: &Caller, which: &Which) -> Result<Tenant, Er
         Which::Name(name) => administered_tenant(app, caller, name).await,
         Which::Id(id) => {
             let id = *id;
-            let tenant = app
-                .store
-                .read(async move |conn| tenants::find(conn, id).await)
-                .await?;
-            tenant
-                .filter(|tenant| caller.administers(tenant.id))
-                .ok_or(Error::NotFound("tenant"))
+            let tenant = app.store.read(async move |conn| tenants::find(conn, id).await).await?;
+            tenant.filter(|tenant| caller.administers(tenant.id)).ok_or(Error::NotFound("tenant"))
         }
     }
 }
@@ -76,9 +60,6 @@ pub async fn get(app: &App, caller: &Caller, which: &Which) -> Result<Tenant, Er
 pub async fn list(app: &App, caller: &Caller, page: Page) -> Result<Paged<Tenant>, Error> {
     caller.require_root()?;
     let slice = page.slice();
-    let found = app
-        .store
-        .read(async move |conn| tenants::list(conn, slice).await)
-        .await?;
+    let found = app.store.read(async move |conn| tenants::list(conn, slice).await).await?;
     Ok(page.cut(found, |tenant| tenant.id))
 }

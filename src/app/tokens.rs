@@ -44,9 +44,7 @@ impl App {
         now: DateTime<Utc>,
     ) -> Result<IssuedTokens, Error> {
         let profile = profile.effective();
-        let expire_time = (now + self.settings.access_ttl)
-            .min(position.idle_expire_time)
-            .trunc_subsecs(0);
+        let expire_time = (now + self.settings.access_ttl).min(position.idle_expire_time).trunc_subsecs(0);
         let claims = Claims {
             iss: self.settings.issuer.clone(),
             sub: maker.user_id,
@@ -70,11 +68,8 @@ impl App {
                 preferred_username: profile.preferred_username,
             }),
         };
-        let endorsement = if self.settings.endorse_in_header {
-            Some(self.endorsement(maker, now)?)
-        } else {
-            None
-        };
+        let endorsement =
+            if self.settings.endorse_in_header { Some(self.endorsement(maker, now)?) } else { None };
         let skc = endorsement.as_ref().map(|endorsement| endorsement.jwt.as_str());
         let access_token = maker.key.sign_jwt(ACCESS_TOKEN_TYPE, skc, &claims)?;
         let refresh_token = maker.tag.token(maker.session_id, position.generation)?.to_text();

@@ -18,10 +18,8 @@ impl App {
         let now = self.now();
         while trust.revision() < head {
             let revision = trust.revision();
-            let entries = self
-                .store
-                .read(async move |conn| trust_log::after(conn, revision, now, BATCH).await)
-                .await?;
+            let entries =
+                self.store.read(async move |conn| trust_log::after(conn, revision, now, BATCH).await).await?;
             for entry in &entries {
                 trust.admit(&entry.revocation, entry.expire_time);
             }

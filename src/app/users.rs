@@ -116,10 +116,7 @@ pub async fn get(app: &App, caller: &Caller, id: Uuid) -> Result<User, Error> {
 pub async fn list(app: &App, caller: &Caller, tenant: &str, page: Page) -> Result<Paged<User>, Error> {
     let tenant_id = administered_tenant(app, caller, tenant).await?.id;
     let slice = page.slice();
-    let found = app
-        .store
-        .read(async move |conn| users::list(conn, tenant_id, slice).await)
-        .await?;
+    let found = app.store.read(async move |conn| users::list(conn, tenant_id, slice).await).await?;
     Ok(page.cut(found, |user| user.id))
 }
 
@@ -133,10 +130,8 @@ pub async fn update(
     origin: &Origin,
 ) -> Result<User, Error> {
     let user = reachable_user(app, caller, id).await?;
-    let drops_admin = changes
-        .roles
-        .as_ref()
-        .is_some_and(|roles| !roles.iter().any(|role| role == ADMIN_ROLE));
+    let drops_admin =
+        changes.roles.as_ref().is_some_and(|roles| !roles.iter().any(|role| role == ADMIN_ROLE));
     if drops_admin && caller.user_id == id {
         return Err(InvalidField::new("roles", "would take the role `admin` from yourself").into());
     }
@@ -165,10 +160,7 @@ async fn apply(
     if let Some(roles) = changes.roles {
         if user.roles.iter().any(|role| !roles.contains(role)) {
             user.token_version += 1;
-            revocations.push(Revocation::UserVersion {
-                user_id: user.id,
-                version: user.token_version,
-            });
+            revocations.push(Revocation::UserVersion { user_id: user.id, version: user.token_version });
         }
         user.roles = roles;
     }
@@ -241,11 +233,7 @@ impl App {
         origin: &Origin,
         now: DateTime<Utc>,
     ) -> Result<Event, Error> {
-        let by = By {
-            tenant_id: user.tenant_id,
-            actor_id: Some(caller.user_id),
-            origin,
-        };
+        let by = By { tenant_id: user.tenant_id, actor_id: Some(caller.user_id), origin };
         self.event(by, action, Target::User(user.id), now)
     }
 }

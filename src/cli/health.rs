@@ -79,20 +79,12 @@ impl Health {
 }
 
 async fn ask(connector: Connector) -> Result<(), Unhealthy> {
-    let endpoint = Endpoint::from_static("http://tessera")
-        .connect_timeout(PATIENCE)
-        .timeout(PATIENCE);
+    let endpoint = Endpoint::from_static("http://tessera").connect_timeout(PATIENCE).timeout(PATIENCE);
     let channel = endpoint.connect_with_connector(connector).await?;
     let request = HealthCheckRequest::default();
-    let reply = HealthClient::new(channel)
-        .check(request)
-        .await
-        .map_err(|s| Unhealthy::Status(Box::new(s)))?;
-    if reply.into_inner().status() == ServingStatus::Serving {
-        Ok(())
-    } else {
-        Err(Unhealthy::NotServing)
-    }
+    let reply =
+        HealthClient::new(channel).check(request).await.map_err(|s| Unhealthy::Status(Box::new(s)))?;
+    if reply.into_inner().status() == ServingStatus::Serving { Ok(()) } else { Err(Unhealthy::NotServing) }
 }
 
 /// Connects to the address that the service listens on, whatever the URI says.
@@ -125,10 +117,7 @@ impl Connector {
         let pem = fs::read(path).map_err(|error| bad(error.to_string()))?;
         let certificate = CertificateDer::from_pem_slice(&pem).map_err(|error| bad(error.to_string()))?;
         let config = pinned(certificate).map_err(|error| bad(error.to_string()))?;
-        Ok(Self {
-            address,
-            tls: Some(Arc::new(config).into()),
-        })
+        Ok(Self { address, tls: Some(Arc::new(config).into()) })
     }
 }
 
@@ -163,10 +152,7 @@ fn pinned(certificate: CertificateDer<'static>) -> Result<ClientConfig, rustls::
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned {
-            certificate,
-            provider,
-        }))
+        .with_custom_certificate_verifier(Arc::new(Pinned { certificate, provider }))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
@@ -190,9 +176,7 @@ impl ServerCertVerifier for Pinned {
         if *end_entity == self.certificate {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(rustls::Error::General(
-                "another certificate than the file's".to_owned(),
-            ))
+            Err(rustls::Error::General("another certificate than the file's".to_owned()))
         }
     }
 
@@ -202,12 +186,7 @@ impl ServerCertVerifier for Pinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -216,17 +195,10 @@ impl ServerCertVerifier for Pinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -52,25 +52,14 @@ struct Settings {
 
 impl Settings {
     fn load(self) -> Result<Loaded, BadSetting> {
-        let Self {
-            config,
-            listen,
-            data_dir,
-            database_url,
-            allow_plaintext,
-        } = self;
+        let Self { config, listen, data_dir, database_url, allow_plaintext } = self;
         let flags = [
             ("server.listen", listen),
             ("server.data_dir", data_dir),
             ("database.url", database_url),
-            (
-                "server.allow_plaintext",
-                allow_plaintext.then(|| "true".to_owned()),
-            ),
+            ("server.allow_plaintext", allow_plaintext.then(|| "true".to_owned())),
         ];
-        let given = flags
-            .into_iter()
-            .filter_map(|(setting, value)| Some((setting, value?)));
+        let given = flags.into_iter().filter_map(|(setting, value)| Some((setting, value?)));
         Config::load(config.as_ref(), Flags(given.collect()))
     }
 }
@@ -82,11 +71,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Nobody is there to tell when this fails.
             let _ = error.print();
-            return if error.use_stderr() {
-                ExitCode::from(USAGE)
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
     match cli.command {

@@ -63,10 +63,7 @@ async fn serve(settings: Checked) -> Result<(), ServeError> {
         .await
         .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
     let bootstrap = Bootstrap {
-        admin_password: std::env::var(ADMIN_PASSWORD)
-            .ok()
-            .filter(|text| !text.is_empty())
-            .map(Into::into),
+        admin_password: std::env::var(ADMIN_PASSWORD).ok().filter(|text| !text.is_empty()).map(Into::into),
         announce: Box::new(announce_password),
     };
     let (clock, rng) = (Arc::new(SystemClock), Arc::new(SystemRandomness));
@@ -85,15 +82,8 @@ fn start_log(log: &Log) {
     // The filter was checked with the other settings.
     let filter = EnvFilter::new(&log.filter);
     let is_terminal = io::stderr().is_terminal();
-    let format = log.format.unwrap_or(if is_terminal {
-        LogFormat::Text
-    } else {
-        LogFormat::Json
-    });
-    let lines = fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(is_terminal);
+    let format = log.format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
+    let lines = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal);
     match format {
         LogFormat::Text => lines.with_target(false).init(),
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).init(),

@@ -59,11 +59,7 @@ impl Check<'_> {
     }
 
     fn require(&self, holds: bool, setting: &str, problem: &str) -> Result<(), BadSetting> {
-        if holds {
-            Ok(())
-        } else {
-            self.refuse(setting, problem)
-        }
+        if holds { Ok(()) } else { self.refuse(setting, problem) }
     }
 
     fn duration(
@@ -74,10 +70,7 @@ impl Check<'_> {
         most: Duration,
     ) -> Result<TimeDelta, BadSetting> {
         if !(least..=most).contains(&value) {
-            let (least, most) = (
-                humantime::format_duration(least),
-                humantime::format_duration(most),
-            );
+            let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
             return self.refuse(setting, format!("is not between {least} and {most}"));
         }
         TimeDelta::from_std(value).or_else(|_| self.refuse(setting, "is too long"))
@@ -133,23 +126,12 @@ fn check_log(check: &Check<'_>, config: &Config) -> Result<(), BadSetting> {
 }
 
 fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetting> {
-    let Config {
-        database,
-        tokens,
-        sessions,
-        signing,
-        accounts,
-        ..
-    } = config;
+    let Config { database, tokens, sessions, signing, accounts, .. } = config;
     let issuer = tokens.issuer.parse::<http::Uri>().ok();
     let is_issuer = issuer.is_some_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
     });
-    check.require(
-        is_issuer,
-        "tokens.issuer",
-        "is not an http or https URL without a query (RFC 8414)",
-    )?;
+    check.require(is_issuer, "tokens.issuer", "is not an http or https URL without a query (RFC 8414)")?;
     let default_audience = match text::audience("tokens.default_audience", &tokens.default_audience) {
         Ok(audience) if !audience.is_empty() => audience,
         Ok(_) => return check.refuse("tokens.default_audience", "is empty"),
@@ -163,12 +145,7 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
     check.require(sessions.per_device_type >= 1, "sessions.per_device_type", "is 0")?;
     check.require(sessions.per_user >= 1, "sessions.per_user", "is 0")?;
     let millisecond = Duration::from_millis(1);
-    check.duration(
-        "database.poll_interval",
-        database.poll_interval,
-        millisecond,
-        HOUR,
-    )?;
+    check.duration("database.poll_interval", database.poll_interval, millisecond, HOUR)?;
     Ok(Settings {
         issuer: tokens.issuer.clone(),
         default_audience,
@@ -200,23 +177,13 @@ fn hash_settings(check: &Check<'_>, config: &Config) -> Result<HashSettings, Bad
         memory_kib: passwords.argon2_memory_kib,
         time: passwords.argon2_time,
         lanes: passwords.argon2_lanes,
-        threads: passwords
-            .hash_threads
-            .unwrap_or_else(|| available_parallelism().map_or(1, NonZero::get)),
+        threads: passwords.hash_threads.unwrap_or_else(|| available_parallelism().map_or(1, NonZero::get)),
         queue: passwords.hash_queue,
         deadline: passwords.hash_deadline,
     };
-    check.require(
-        (1..=1024).contains(&settings.threads),
-        "passwords.hash_threads",
-        "is not 1 to 1024",
-    )?;
+    check.require((1..=1024).contains(&settings.threads), "passwords.hash_threads", "is not 1 to 1024")?;
     check.require(settings.lanes >= 1, "passwords.argon2_lanes", "is 0")?;
-    check.require(
-        settings.lanes <= 255,
-        "passwords.argon2_lanes",
-        "is more than 255",
-    )?;
+    check.require(settings.lanes <= 255, "passwords.argon2_lanes", "is more than 255")?;
     check.require(settings.time >= 1, "passwords.argon2_time", "is 0")?;
     let least = 8 * settings.lanes;
     check.require(
@@ -230,26 +197,14 @@ fn hash_settings(check: &Check<'_>, config: &Config) -> Result<HashSettings, Bad
 
 fn password_policy(check: &Check<'_>, config: &Config) -> Result<PasswordPolicy, BadSetting> {
     let passwords = &config.passwords;
-    check.require(
-        passwords.min_length >= 8,
-        "passwords.min_length",
-        "is less than 8",
-    )?;
+    check.require(passwords.min_length >= 8, "passwords.min_length", "is less than 8")?;
     let holds = (64..=4096).contains(&passwords.max_length) && passwords.max_length >= passwords.min_length;
-    check.require(
-        holds,
-        "passwords.max_length",
-        "is not 64 to 4096 and at least passwords.min_length",
-    )?;
+    check.require(holds, "passwords.max_length", "is not 64 to 4096 and at least passwords.min_length")?;
     let more = match &passwords.blocklist_file {
         Some(path) => check.file("passwords.blocklist_file", path)?,
         None => String::new(),
     };
-    Ok(PasswordPolicy::new(
-        passwords.min_length,
-        passwords.max_length,
-        &more,
-    ))
+    Ok(PasswordPolicy::new(passwords.min_length, passwords.max_length, &more))
 }
 
 fn database(check: &Check<'_>, config: &Config) -> Result<Database, BadSetting> {
@@ -265,9 +220,7 @@ fn database(check: &Check<'_>, config: &Config) -> Result<Database, BadSetting> 
 fn keks(check: &Check<'_>, config: &Config) -> Result<Keks, BadSetting> {
     let sealing = &config.sealing;
     let parse = |setting: &str, text: &SecretString| {
-        text.expose_secret()
-            .parse::<Sealer>()
-            .or_else(|error| check.refuse(setting, error.to_string()))
+        text.expose_secret().parse::<Sealer>().or_else(|error| check.refuse(setting, error.to_string()))
     };
     match (&sealing.keks, &sealing.kek_file) {
         (Some(_), Some(_)) => check.refuse("sealing.keks", "is given beside sealing.kek_file; one is enough"),

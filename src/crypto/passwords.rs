@@ -95,8 +95,7 @@ impl PasswordHasher {
     pub async fn hash(&self, password: SecretString) -> Result<String, HashError> {
         let salt = self.rng.bytes()?;
         let argon2 = self.argon2.clone();
-        self.run(move || hash(&argon2, password.expose_secret(), salt))
-            .await
+        self.run(move || hash(&argon2, password.expose_secret(), salt)).await
     }
 
     /// Compares a password with a stored hash. Without one it takes as long and is wrong.
@@ -105,9 +104,7 @@ impl PasswordHasher {
         let argon2 = self.argon2.clone();
         let is_known = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.dummy.clone());
-        let verdict = self
-            .run(move || verify(&argon2, password.expose_secret(), &stored, salt))
-            .await?;
+        let verdict = self.run(move || verify(&argon2, password.expose_secret(), &stored, salt)).await?;
         Ok(if is_known { verdict } else { Verdict::Wrong })
     }
 
@@ -178,11 +175,7 @@ fn verify(argon2: &Argon2<'_>, password: &str, stored: &str, salt: [u8; 16]) -> 
     let is_current = parsed.algorithm == Algorithm::Argon2id.ident()
         && parsed.version == Some(Version::V0x13.into())
         && (used.m_cost(), used.t_cost(), used.p_cost()) == (today.m_cost(), today.t_cost(), today.p_cost());
-    if is_current {
-        Ok(Verdict::Right)
-    } else {
-        hash(argon2, password, salt).map(Verdict::RightRehashed)
-    }
+    if is_current { Ok(Verdict::Right) } else { hash(argon2, password, salt).map(Verdict::RightRehashed) }
 }
 
 #[cfg(test)]
@@ -206,40 +199,22 @@ mod tests {
         let (old, new) = (hasher(1, 1, 1)?, hasher(2, 1, 1)?);
         let stored = old.hash("correct horse".into()).await?;
         assert!(stored.starts_with("$argon2id$v=19$m=1024,t=1,p=1$"), "{stored}");
-        assert_eq!(
-            old.verify("correct horse".into(), Some(stored.clone())).await?,
-            Verdict::Right
-        );
+        assert_eq!(old.verify("correct horse".into(), Some(stored.clone())).await?, Verdict::Right);
         let Verdict::RightRehashed(renewed) =
             new.verify("correct horse".into(), Some(stored.clone())).await?
         else {
             panic!("the hash was not renewed");
         };
-        assert_eq!(
-            new.verify("correct horse".into(), Some(renewed)).await?,
-            Verdict::Right
-        );
-        assert_eq!(
-            new.verify("correct hors".into(), Some(stored)).await?,
-            Verdict::Wrong
-        );
-        assert_eq!(
-            new.verify("".into(), None).await?,
-            Verdict::Wrong,
-            "the dummy's own password"
-        );
+        assert_eq!(new.verify("correct horse".into(), Some(renewed)).await?, Verdict::Right);
+        assert_eq!(new.verify("correct hors".into(), Some(stored)).await?, Verdict::Wrong);
+        assert_eq!(new.verify("".into(), None).await?, Verdict::Wrong, "the dummy's own password");
         Ok(())
     }
 
     #[tokio::test]
     async fn a_full_queue_refuses_and_a_client_that_leaves_frees_nothing() -> Result<(), HashError> {
         let hasher = Arc::new(hasher(1, 1, 1)?);
-        let held = hasher
-            .permits
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| HashError::Overloaded)?;
+        let held = hasher.permits.clone().acquire_owned().await.map_err(|_| HashError::Overloaded)?;
         let waits = tokio::spawn({
             let hasher = hasher.clone();
             async move { hasher.hash("first".into()).await }

@@ -50,10 +50,7 @@ pub struct OrderedIds {
 impl OrderedIds {
     /// Makes identifiers out of these random bytes.
     pub fn new(rng: Arc<dyn Randomness>) -> Self {
-        Self {
-            rng,
-            last: Mutex::new(0),
-        }
+        Self { rng, last: Mutex::new(0) }
     }
 
     /// The next identifier.
@@ -106,16 +103,10 @@ mod tests {
         for round in 0..10_000 {
             let id = ids.next(now - TimeDelta::milliseconds(round / 100))?;
             assert!(id > last, "{id} after {last}");
-            assert_eq!(
-                (id.get_version_num(), id.get_variant()),
-                (7, uuid::Variant::RFC4122)
-            );
+            assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
             last = id;
         }
-        let (seconds, _) = last
-            .get_timestamp()
-            .map(|time| time.to_unix())
-            .unwrap_or_default();
+        let (seconds, _) = last.get_timestamp().map(|time| time.to_unix()).unwrap_or_default();
         assert_eq!(Ok(now.timestamp()), i64::try_from(seconds));
         Ok(())
     }

@@ -22,24 +22,15 @@ impl TagKey {
     pub fn derive(refresh_secret: &SecretSlice<u8>, session_salt: &[u8]) -> Result<Self, CryptoError> {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, session_salt);
         let pseudorandom = salt.extract(refresh_secret.expose_secret());
-        let okm = pseudorandom
-            .expand(&[INFO], HMAC_SHA256)
-            .map_err(|_| CryptoError("deriving a tag key"))?;
+        let okm = pseudorandom.expand(&[INFO], HMAC_SHA256).map_err(|_| CryptoError("deriving a tag key"))?;
         Ok(Self(okm.into()))
     }
 
     /// The one true token of this generation: a retry and a race get the same.
     pub fn token(&self, session_id: Uuid, generation: i64) -> Result<RefreshToken, CryptoError> {
         let tag = hmac::sign(&self.0, &RefreshToken::tagged_bytes(session_id, generation));
-        let tag: [u8; TAG_LEN] = tag
-            .as_ref()
-            .try_into()
-            .map_err(|_| CryptoError("a tag's length"))?;
-        Ok(RefreshToken {
-            session_id,
-            generation,
-            tag,
-        })
+        let tag: [u8; TAG_LEN] = tag.as_ref().try_into().map_err(|_| CryptoError("a tag's length"))?;
+        Ok(RefreshToken { session_id, generation, tag })
     }
 
     /// Whether Tessera made the token; takes the same time for every wrong tag.
@@ -60,14 +51,8 @@ mod tests {
         assert!(key(1, 1)?.is_genuine(&token));
         assert!(!key(2, 1)?.is_genuine(&token), "another server's secret");
         assert!(!key(1, 2)?.is_genuine(&token), "another session's salt");
-        assert!(!key(1, 1)?.is_genuine(&RefreshToken {
-            generation: 8,
-            ..token.clone()
-        }));
-        assert!(!key(1, 1)?.is_genuine(&RefreshToken {
-            session_id: Uuid::from_u128(6),
-            ..token.clone()
-        }));
+        assert!(!key(1, 1)?.is_genuine(&RefreshToken { generation: 8, ..token.clone() }));
+        assert!(!key(1, 1)?.is_genuine(&RefreshToken { session_id: Uuid::from_u128(6), ..token.clone() }));
         let mut tag = token.tag;
         tag[31] ^= 1;
         assert!(!key(1, 1)?.is_genuine(&RefreshToken { tag, ..token }));

@@ -63,8 +63,7 @@ impl Kek {
     pub fn generate(rng: &dyn Randomness) -> Result<Self, CryptoError> {
         let id = rng.random_id()?.simple().to_string()[..8].to_owned();
         let text = format!("{id}:{}", STANDARD.encode(rng.bytes::<32>()?));
-        text.parse()
-            .map_err(|_| CryptoError("making a key-encryption key"))
+        text.parse().map_err(|_| CryptoError("making a key-encryption key"))
     }
 
     /// As it is written in a file or the environment.
@@ -84,19 +83,13 @@ impl FromStr for Kek {
         }
         let bytes = SecretSlice::from(STANDARD.decode(key).map_err(|_| BadKek::Form)?);
         let key = RandomizedNonceKey::new(&AES_256_GCM, bytes.expose_secret()).map_err(|_| BadKek::Length)?;
-        Ok(Self {
-            id: id.to_owned(),
-            key,
-            text: SecretBox::from(text.trim().to_owned().into_boxed_str()),
-        })
+        Ok(Self { id: id.to_owned(), key, text: SecretBox::from(text.trim().to_owned().into_boxed_str()) })
     }
 }
 
 impl fmt::Debug for Kek {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kek")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Kek").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -143,11 +136,8 @@ impl Sealer {
     pub fn open(&self, bound_to: &str, sealed: &[u8]) -> Result<SecretSlice<u8>, CannotOpen> {
         let (id, sealed) = split_id(sealed).ok_or(CannotOpen::Damaged)?;
         let (nonce, ciphertext) = sealed.split_at_checked(NONCE_LEN).ok_or(CannotOpen::Damaged)?;
-        let kek = self
-            .0
-            .iter()
-            .find(|kek| kek.id == id)
-            .ok_or_else(|| CannotOpen::UnknownKek(id.to_owned()))?;
+        let kek =
+            self.0.iter().find(|kek| kek.id == id).ok_or_else(|| CannotOpen::UnknownKek(id.to_owned()))?;
 
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| CannotOpen::Damaged)?;
         let mut bytes = ciphertext.to_vec();
@@ -185,10 +175,7 @@ mod tests {
     #[test]
     fn a_value_opens_only_under_its_key_and_for_what_it_was_sealed_for()
     -> Result<(), Box<dyn std::error::Error>> {
-        let (old, new) = (
-            Kek::generate(&SystemRandomness)?,
-            Kek::generate(&SystemRandomness)?,
-        );
+        let (old, new) = (Kek::generate(&SystemRandomness)?, Kek::generate(&SystemRandomness)?);
         let secret = SecretSlice::from(b"private".to_vec());
         let sealer: Sealer = text(&old).parse()?;
         let sealed = sealer.seal("key:a", &secret)?;
@@ -197,20 +184,11 @@ mod tests {
         let rotated: Sealer = format!("{},{}", text(&new), text(&old)).parse()?;
         assert_eq!(rotated.open("key:a", &sealed)?.expose_secret(), b"private");
         assert_eq!(kek_id(&sealed), Some(old.id.as_str()));
-        assert_eq!(
-            rotated.open("key:b", &sealed).err(),
-            Some(CannotOpen::Refused(old.id.clone()))
-        );
+        assert_eq!(rotated.open("key:b", &sealed).err(), Some(CannotOpen::Refused(old.id.clone())));
         let other: Sealer = format!("{}:{}", old.id, STANDARD.encode([0; 32])).parse()?;
-        assert_eq!(
-            other.open("key:a", &sealed).err(),
-            Some(CannotOpen::Refused(old.id.clone()))
-        );
+        assert_eq!(other.open("key:a", &sealed).err(), Some(CannotOpen::Refused(old.id.clone())));
         let without: Sealer = text(&new).parse()?;
-        assert_eq!(
-            without.open("key:a", &sealed).err(),
-            Some(CannotOpen::UnknownKek(old.id.clone()))
-        );
+        assert_eq!(without.open("key:a", &sealed).err(), Some(CannotOpen::UnknownKek(old.id.clone())));
 
         for index in 0..sealed.len() {
             let mut broken = sealed.clone();

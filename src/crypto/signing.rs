@@ -70,9 +70,8 @@ impl NewKey {
             Algorithm::Es256 => ec_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING)?,
             Algorithm::Es384 => ec_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING)?,
             Algorithm::EdDsa => {
-                let document = Ed25519KeyPair::generate()
-                    .and_then(|pair| pair.to_pkcs8v1())
-                    .map_err(|_| failed)?;
+                let document =
+                    Ed25519KeyPair::generate().and_then(|pair| pair.to_pkcs8v1()).map_err(|_| failed)?;
                 document.as_ref().to_vec().into()
             }
             Algorithm::Rs256 | Algorithm::Ps256 => {
@@ -80,20 +79,13 @@ impl NewKey {
                 key.to_pkcs8_der().map_err(|_| failed)?.as_bytes().to_vec().into()
             }
         };
-        Ok(Self {
-            key: SigningKey::from_pkcs8(algorithm, &pkcs8)?,
-            pkcs8,
-        })
+        Ok(Self { key: SigningKey::from_pkcs8(algorithm, &pkcs8)?, pkcs8 })
     }
 }
 
 fn ec_pkcs8(curve: &'static EcdsaSigningAlgorithm) -> Result<SecretSlice<u8>, CryptoError> {
     let document = EcdsaKeyPair::generate(curve).and_then(|pair| pair.to_pkcs8v1());
-    Ok(document
-        .map_err(|_| CryptoError("making a key"))?
-        .as_ref()
-        .to_vec()
-        .into())
+    Ok(document.map_err(|_| CryptoError("making a key"))?.as_ref().to_vec().into())
 }
 
 impl SigningKey {
@@ -101,34 +93,21 @@ impl SigningKey {
     pub fn from_pkcs8(algorithm: Algorithm, pkcs8: &SecretSlice<u8>) -> Result<Self, CryptoError> {
         let failed = CryptoError("reading a private key");
         let bytes = pkcs8.expose_secret();
-        let ec = |curve| {
-            EcdsaKeyPair::from_pkcs8(curve, bytes)
-                .map(Pair::Ec)
-                .map_err(|_| failed)
-        };
+        let ec = |curve| EcdsaKeyPair::from_pkcs8(curve, bytes).map(Pair::Ec).map_err(|_| failed);
         let rsa = |encoding| {
-            RsaKeyPair::from_pkcs8(bytes)
-                .map(|pair| Pair::Rsa(pair, encoding))
-                .map_err(|_| failed)
+            RsaKeyPair::from_pkcs8(bytes).map(|pair| Pair::Rsa(pair, encoding)).map_err(|_| failed)
         };
         let pair = match algorithm {
             Algorithm::Es256 => ec(&ECDSA_P256_SHA256_FIXED_SIGNING),
             Algorithm::Es384 => ec(&ECDSA_P384_SHA384_FIXED_SIGNING),
-            Algorithm::EdDsa => Ed25519KeyPair::from_pkcs8(bytes)
-                .map(Pair::Ed)
-                .map_err(|_| failed),
+            Algorithm::EdDsa => Ed25519KeyPair::from_pkcs8(bytes).map(Pair::Ed).map_err(|_| failed),
             Algorithm::Rs256 => rsa(&RSA_PKCS1_SHA256),
             Algorithm::Ps256 => rsa(&RSA_PSS_SHA256),
         }?;
         let mut jwk = public_jwk(algorithm, &pair)?;
         let kid = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| failed)?;
         jwk.common.key_id = Some(kid.clone());
-        Ok(Self {
-            kid,
-            algorithm,
-            jwk,
-            pair,
-        })
+        Ok(Self { kid, algorithm, jwk, pair })
     }
 
     /// Its id: the RFC 7638 thumbprint of its public half.
@@ -153,12 +132,7 @@ impl SigningKey {
         endorsement: Option<&str>,
         claims: &impl Serialize,
     ) -> Result<String, CryptoError> {
-        let header = Header {
-            typ,
-            alg: self.algorithm,
-            kid: &self.kid,
-            skc: endorsement,
-        };
+        let header = Header { typ, alg: self.algorithm, kid: &self.kid, skc: endorsement };
         let mut token = String::with_capacity(1024);
         append_json(&mut token, &header)?;
         token.push('.');
@@ -173,18 +147,11 @@ impl SigningKey {
         let failed = CryptoError("signing");
         let rng = SystemRandom::new();
         match &self.pair {
-            Pair::Ec(pair) => pair
-                .sign(&rng, message)
-                .map(|s| s.as_ref().to_vec())
-                .map_err(|_| failed),
-            Pair::Ed(pair) => pair
-                .try_sign(message)
-                .map(|s| s.as_ref().to_vec())
-                .map_err(|_| failed),
+            Pair::Ec(pair) => pair.sign(&rng, message).map(|s| s.as_ref().to_vec()).map_err(|_| failed),
+            Pair::Ed(pair) => pair.try_sign(message).map(|s| s.as_ref().to_vec()).map_err(|_| failed),
             Pair::Rsa(pair, encoding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(*encoding, &rng, message, &mut signature)
-                    .map_err(|_| failed)?;
+                pair.sign(*encoding, &rng, message, &mut signature).map_err(|_| failed)?;
                 Ok(signature)
             }
         }
@@ -193,9 +160,7 @@ impl SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey")
-            .field("kid", &self.kid)
-            .finish_non_exhaustive()
+        f.debug_struct("SigningKey").field("kid", &self.kid).finish_non_exhaustive()
     }
 }
 
@@ -217,11 +182,7 @@ fn public_jwk(algorithm: Algorithm, pair: &Pair) -> Result<Jwk, CryptoError> {
     let algorithm = match pair {
         Pair::Ec(pair) => {
             // SEC 1 section 2.3.3: 04, then both coordinates, equally long.
-            let point = pair
-                .public_key()
-                .as_ref()
-                .strip_prefix(&[4])
-                .ok_or(CryptoError("an EC point"))?;
+            let point = pair.public_key().as_ref().strip_prefix(&[4]).ok_or(CryptoError("an EC point"))?;
             let (x, y) = point.split_at(point.len() / 2);
             AlgorithmParameters::EllipticCurve(EllipticCurveKeyParameters {
                 key_type: EllipticCurveKeyType::EC,
@@ -266,10 +227,7 @@ mod tests {
             let public = PublicKey::from_jwk(new.key.jwk())?;
             assert_eq!(public.kid(), new.key.kid());
             assert!(public.verifies(message.as_bytes(), signature), "{algorithm}");
-            assert!(
-                !public.verifies(&message.as_bytes()[1..], signature),
-                "{algorithm}"
-            );
+            assert!(!public.verifies(&message.as_bytes()[1..], signature), "{algorithm}");
         }
         Ok(())
     }

@@ -36,10 +36,7 @@ pub struct InvalidField {
 impl InvalidField {
     /// Names the field and what is wrong with it.
     pub fn new(field: &'static str, problem: impl Into<String>) -> Self {
-        Self {
-            field,
-            problem: problem.into(),
-        }
+        Self { field, problem: problem.into() }
     }
 }
 

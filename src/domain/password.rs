@@ -25,21 +25,14 @@ impl PasswordPolicy {
             .map(|line| line.trim().to_lowercase())
             .filter(|line| !line.is_empty())
             .collect();
-        Self {
-            min_length,
-            max_length,
-            blocklist,
-        }
+        Self { min_length, max_length, blocklist }
     }
 
     /// Checks a new password. `username` and what it contains is a guess that an attacker makes first.
     pub fn check_new(&self, field: &'static str, password: &str, username: &str) -> Result<(), InvalidField> {
         let length = password.chars().count();
         if length < self.min_length {
-            return Err(InvalidField::new(
-                field,
-                format!("is shorter than {} characters", self.min_length),
-            ));
+            return Err(InvalidField::new(field, format!("is shorter than {} characters", self.min_length)));
         }
         self.check_length(field, password)?;
         let folded = password.to_lowercase();
@@ -56,10 +49,7 @@ impl PasswordPolicy {
     /// hashing a megabyte for a stranger is work for nothing.
     pub fn check_length(&self, field: &'static str, password: &str) -> Result<(), InvalidField> {
         if password.chars().count() > self.max_length {
-            return Err(InvalidField::new(
-                field,
-                format!("is longer than {} characters", self.max_length),
-            ));
+            return Err(InvalidField::new(field, format!("is longer than {} characters", self.max_length)));
         }
         Ok(())
     }

@@ -43,11 +43,8 @@ impl RefreshToken {
         if body.len() > BODY_LEN * 2 {
             return Err(Malformed);
         }
-        let body: [u8; BODY_LEN] = URL_SAFE_NO_PAD
-            .decode(body)
-            .map_err(|_| Malformed)?
-            .try_into()
-            .map_err(|_| Malformed)?;
+        let body: [u8; BODY_LEN] =
+            URL_SAFE_NO_PAD.decode(body).map_err(|_| Malformed)?.try_into().map_err(|_| Malformed)?;
         let (head, tag) = body.split_at(BODY_LEN - TAG_LEN);
         let (version, head) = head.split_at(1);
         let (session_id, generation) = head.split_at(16);
@@ -77,11 +74,7 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_round_trip_and_nothing_else_parses() {
-        let token = RefreshToken {
-            session_id: Uuid::from_u128(7),
-            generation: 3,
-            tag: [9; TAG_LEN],
-        };
+        let token = RefreshToken { session_id: Uuid::from_u128(7), generation: 3, tag: [9; TAG_LEN] };
         let text = token.to_text();
         assert!(RefreshToken::parse(&text).is_ok_and(|parsed| parsed == token));
         let bad = [
@@ -91,11 +84,7 @@ mod tests {
             format!("{text}A"),
             text[..text.len() - 2].to_owned(),
             format!("trt_{}", "A".repeat(1 << 20)),
-            RefreshToken {
-                generation: -1,
-                ..token
-            }
-            .to_text(),
+            RefreshToken { generation: -1, ..token }.to_text(),
         ];
         for text in bad {
             assert!(RefreshToken::parse(&text).is_err(), "{text:.40}");

@@ -151,19 +151,12 @@ pub struct Room {
 /// Makes room among a user's sessions that have not ended. Expired ones go; then, on the same type of
 /// device and after that of the user as a whole, the oldest give way.
 pub fn make_room(open: &[Session], device_type: &str, limits: &Limits, now: DateTime<Utc>) -> Room {
-    let (mut live, expired): (Vec<&Session>, Vec<&Session>) = open
-        .iter()
-        .partition(|session| session.state(now) == State::Active);
-    let mut ends: Vec<_> = expired
-        .into_iter()
-        .map(|session| (session.id, EndReason::Expired))
-        .collect();
+    let (mut live, expired): (Vec<&Session>, Vec<&Session>) =
+        open.iter().partition(|session| session.state(now) == State::Active);
+    let mut ends: Vec<_> = expired.into_iter().map(|session| (session.id, EndReason::Expired)).collect();
     live.sort_by_key(|session| (session.create_time, session.id));
 
-    let mut same_type = live
-        .iter()
-        .filter(|session| session.device.kind == device_type)
-        .count();
+    let mut same_type = live.iter().filter(|session| session.device.kind == device_type).count();
     live.retain(|session| {
         let gives_way = session.device.kind == device_type && same_type >= limits.per_device_type as usize;
         if gives_way {
@@ -173,18 +166,11 @@ pub fn make_room(open: &[Session], device_type: &str, limits: &Limits, now: Date
         !gives_way
     });
 
-    let too_many = (live.len() + 1)
-        .saturating_sub(limits.per_user as usize)
-        .min(live.len());
-    ends.extend(
-        live.drain(..too_many)
-            .map(|session| (session.id, EndReason::Limit)),
-    );
+    let too_many = (live.len() + 1).saturating_sub(limits.per_user as usize).min(live.len());
+    ends.extend(live.drain(..too_many).map(|session| (session.id, EndReason::Limit)));
 
-    let is_taken = |slot: i32| {
-        live.iter()
-            .any(|session| session.device.kind == device_type && session.slot == slot)
-    };
+    let is_taken =
+        |slot: i32| live.iter().any(|session| session.device.kind == device_type && session.slot == slot);
     let slot = (0..).find(|slot| !is_taken(*slot)).unwrap_or_default();
     Room { ends, slot }
 }
@@ -208,11 +194,7 @@ impl Session {
     /// Where it stands.
     pub fn state(&self, now: DateTime<Utc>) -> State {
         if let Some(end) = self.end {
-            if end.reason == EndReason::Expired {
-                State::Expired
-            } else {
-                State::Ended
-            }
+            if end.reason == EndReason::Expired { State::Expired } else { State::Ended }
         } else if self.idle_expire_time <= now || self.expire_time <= now {
             State::Expired
         } else {
@@ -247,11 +229,7 @@ mod tests {
             id: Uuid::from_u128(id),
             user_id: Uuid::nil(),
             tenant_id: Uuid::nil(),
-            device: Device {
-                kind: kind.to_owned(),
-                id: String::new(),
-                name: String::new(),
-            },
+            device: Device { kind: kind.to_owned(), id: String::new(), name: String::new() },
             slot,
             kid: String::new(),
             generation: 0,
@@ -278,19 +256,9 @@ mod tests {
 
     #[test]
     fn the_oldest_session_on_the_same_type_of_device_gives_way() {
-        let open = [
-            session(1, "web", 0, 5),
-            session(2, "mobile", 0, 1),
-            session(3, "web", 1, 3),
-        ];
+        let open = [session(1, "web", 0, 5), session(2, "mobile", 0, 1), session(3, "web", 1, 3)];
         let room = make_room(&open, "web", &limits(2, 20), at(10));
-        assert_eq!(
-            room,
-            Room {
-                ends: vec![(Uuid::from_u128(3), EndReason::Replaced)],
-                slot: 1
-            }
-        );
+        assert_eq!(room, Room { ends: vec![(Uuid::from_u128(3), EndReason::Replaced)], slot: 1 });
         let room = make_room(&open, "web", &limits(1, 20), at(10));
         assert_eq!(room.ends.len(), 2);
         assert_eq!(room.slot, 0);
@@ -298,32 +266,16 @@ mod tests {
 
     #[test]
     fn the_cap_of_a_user_counts_every_type_of_device() {
-        let open = [
-            session(1, "web", 0, 5),
-            session(2, "mobile", 0, 1),
-            session(3, "tv", 0, 3),
-        ];
+        let open = [session(1, "web", 0, 5), session(2, "mobile", 0, 1), session(3, "tv", 0, 3)];
         let room = make_room(&open, "desktop", &limits(1, 3), at(10));
-        assert_eq!(
-            room,
-            Room {
-                ends: vec![(Uuid::from_u128(2), EndReason::Limit)],
-                slot: 0
-            }
-        );
+        assert_eq!(room, Room { ends: vec![(Uuid::from_u128(2), EndReason::Limit)], slot: 0 });
     }
 
     #[test]
     fn an_expired_session_frees_its_place() {
         let open = [session(1, "web", 0, 0)];
         let room = make_room(&open, "web", &limits(1, 20), at(100));
-        assert_eq!(
-            room,
-            Room {
-                ends: vec![(Uuid::from_u128(1), EndReason::Expired)],
-                slot: 0
-            }
-        );
+        assert_eq!(room, Room { ends: vec![(Uuid::from_u128(1), EndReason::Expired)], slot: 0 });
     }
 
     #[test]
@@ -337,9 +289,6 @@ mod tests {
         assert_eq!(missed(3, 51), MissedRefresh::Reuse);
         assert_eq!(missed(6, 51), MissedRefresh::Ahead);
         assert_eq!(missed(4, 100), MissedRefresh::Expired);
-        assert_eq!(
-            session.missed_refresh(4, TimeDelta::zero(), at(50)),
-            MissedRefresh::Reuse
-        );
+        assert_eq!(session.missed_refresh(4, TimeDelta::zero(), at(50)), MissedRefresh::Reuse);
     }
 }

@@ -31,10 +31,7 @@ pub fn parse_name(field: &'static str, name: &str) -> Result<String, InvalidFiel
     if fits {
         Ok(name.to_owned())
     } else {
-        Err(InvalidField::new(
-            field,
-            "is not 1 to 63 of lower-case letters, digits and inner '-'",
-        ))
+        Err(InvalidField::new(field, "is not 1 to 63 of lower-case letters, digits and inner '-'"))
     }
 }
 

@@ -49,9 +49,7 @@ pub fn scope(field: &'static str, scopes: &[String]) -> Result<String, InvalidFi
 
 /// Audiences without repetition: each a visible ASCII string.
 pub fn audience(field: &'static str, audiences: &[String]) -> Result<Vec<String>, InvalidField> {
-    distinct(field, audiences, 16, 256, |audience| {
-        audience.bytes().all(|byte| byte.is_ascii_graphic())
-    })
+    distinct(field, audiences, 16, 256, |audience| audience.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
 /// Role names without repetition.

@@ -45,29 +45,17 @@ async fn jwks(
     let json = match which.kid {
         None => public_keys::issuer_keys(&app).json.to_owned(),
         Some(kid) => {
-            let set = JwkSet {
-                keys: vec![public_keys::find_key(&app, &kid).await?.jwk],
-            };
+            let set = JwkSet { keys: vec![public_keys::find_key(&app, &kid).await?.jwk] };
             serde_json::to_string(&set).map_err(|error| Error::Internal(error.to_string()))?
         }
     };
     let json_type = HeaderValue::from_static("application/jwk-set+json");
-    Ok((
-        [
-            (header::CONTENT_TYPE, json_type),
-            (header::CACHE_CONTROL, JWKS_CACHE),
-        ],
-        json,
-    )
-        .into_response())
+    Ok(([(header::CONTENT_TYPE, json_type), (header::CACHE_CONTROL, JWKS_CACHE)], json).into_response())
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     app.observe();
-    let text = app
-        .metrics
-        .to_text()
-        .map_err(|error| Error::Internal(error.to_string()))?;
+    let text = app.metrics.to_text().map_err(|error| Error::Internal(error.to_string()))?;
     let text_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, text_type)], text).into_response())
 }
@@ -101,10 +89,7 @@ impl IntoResponse for Problem {
             Error::NotFound(_) => (StatusCode::NOT_FOUND, error.to_string()),
             Error::StoreUnavailable(_) => {
                 tracing::error!(reason, %error, "failed");
-                (
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "the database is away; try again".to_owned(),
-                )
+                (StatusCode::SERVICE_UNAVAILABLE, "the database is away; try again".to_owned())
             }
             _ => {
                 tracing::error!(reason, %error, "failed");

@@ -48,11 +48,7 @@ impl From<&Event> for Row {
 
 impl From<Row> for Event {
     fn from(row: Row) -> Self {
-        let origin = Origin {
-            address: row.address,
-            user_agent: row.user_agent,
-            request_id: row.request_id,
-        };
+        let origin = Origin { address: row.address, user_agent: row.user_agent, request_id: row.request_id };
         Self {
             id: row.id.0,
             tenant_id: row.tenant_id.0,

@@ -23,10 +23,7 @@ pub struct Conn {
     pub(super) _place: OwnedSemaphorePermit,
 }
 
-#[allow(
-    clippy::large_enum_variant,
-    reason = "one lives in each call, and never in a list"
-)]
+#[allow(clippy::large_enum_variant, reason = "one lives in each call, and never in a list")]
 pub(super) enum Either {
     Sqlite(Pooled<SqliteConn>),
     Pg(Pooled<PgConn>),
@@ -55,8 +52,7 @@ impl Conn {
     pub(super) async fn begin(&mut self) -> QueryResult<()> {
         match &mut self.inner {
             Either::Sqlite(c) => {
-                c.spawn_blocking(|c| SyncTransactions::begin_transaction_sql(c, "BEGIN IMMEDIATE"))
-                    .await
+                c.spawn_blocking(|c| SyncTransactions::begin_transaction_sql(c, "BEGIN IMMEDIATE")).await
             }
             Either::Pg(c) => AnsiTransactionManager::begin_transaction(&mut **c).await,
         }

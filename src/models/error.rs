@@ -28,22 +28,15 @@ pub enum StoreError {
 }
 
 /// Beginnings of messages of a database that is not there for now; diesel has no kinds for them.
-const AWAY: [&str; 4] = [
-    "database is locked",
-    "the database system is",
-    "sorry, too many clients",
-    "remaining connection slots",
-];
+const AWAY: [&str; 4] =
+    ["database is locked", "the database system is", "sorry, too many clients", "remaining connection slots"];
 
 /// The same for a row that others hold.
 const BUSY: [&str; 2] = ["deadlock detected", "canceling statement due to lock timeout"];
 
 /// The same for a connection.
-const LOST: [&str; 3] = [
-    "terminating connection",
-    "connection closed",
-    "error communicating with the server",
-];
+const LOST: [&str; 3] =
+    ["terminating connection", "connection closed", "error communicating with the server"];
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {

@@ -34,25 +34,11 @@ impl TryFrom<Row> for IssuerKey {
     type Error = Inconsistent;
 
     fn try_from(row: Row) -> Result<Self, Inconsistent> {
-        let broken = Inconsistent {
-            table: "issuer_keys",
-            column: "algorithm",
-        };
+        let broken = Inconsistent { table: "issuer_keys", column: "algorithm" };
         let algorithm: Algorithm = row.algorithm.parse().map_err(|_| broken)?;
-        let Row {
-            kid,
-            public_jwk,
-            sealed_private_key,
-            state,
-            ..
-        } = row;
+        let Row { kid, public_jwk, sealed_private_key, state, .. } = row;
         Ok(Self {
-            key: StoredKey {
-                kid,
-                algorithm,
-                public_jwk,
-                sealed_private_key,
-            },
+            key: StoredKey { kid, algorithm, public_jwk, sealed_private_key },
             is_active: state == ACTIVE,
         })
     }

@@ -22,10 +22,7 @@ pub(super) async fn sqlite(conn: SqliteConn) -> Result<(), StoreError> {
 
 /// The lock is the connection's own and ends with it.
 pub(super) async fn postgres(mut conn: PgConn) -> Result<(), StoreError> {
-    sql_query("SELECT pg_advisory_lock($1)")
-        .bind::<BigInt, _>(MIGRATION_LOCK)
-        .execute(&mut conn)
-        .await?;
+    sql_query("SELECT pg_advisory_lock($1)").bind::<BigInt, _>(MIGRATION_LOCK).execute(&mut conn).await?;
     run(AsyncMigrationHarness::new(conn), POSTGRES)
 }
 

@@ -86,11 +86,7 @@ impl TryFrom<Row> for Session {
             id: row.id.0,
             tenant_id: row.tenant_id.0,
             user_id: row.user_id.0,
-            device: Device {
-                kind: row.device_type,
-                id: row.device_id,
-                name: row.device_name,
-            },
+            device: Device { kind: row.device_type, id: row.device_id, name: row.device_name },
             slot: row.slot,
             kid: row.kid,
             generation: row.generation,
@@ -107,10 +103,7 @@ impl TryFrom<Row> for Session {
 }
 
 const fn broken(column: &'static str) -> Inconsistent {
-    Inconsistent {
-        table: "sessions",
-        column,
-    }
+    Inconsistent { table: "sessions", column }
 }
 
 fn read_profile(json: &str) -> Result<Profile, Inconsistent> {
@@ -124,11 +117,7 @@ fn write_profile(profile: &Profile) -> Result<String, Inconsistent> {
 /// Adds a session; a place that is taken is [`StoreError::Taken`](super::StoreError::Taken).
 pub async fn insert(conn: &mut Conn, session: &Session, salt: &[u8], profile: &Profile) -> Stored<()> {
     let profile = write_profile(profile)?;
-    let values = (
-        Row::from(session),
-        sessions::salt.eq(salt),
-        sessions::profile.eq(profile),
-    );
+    let values = (Row::from(session), sessions::salt.eq(salt), sessions::profile.eq(profile));
     on!(conn, c => Cached(diesel::insert_into(sessions::table).values(&values)).execute(c).await)?;
     Ok(())
 }
@@ -185,12 +174,7 @@ async fn find_maker_where(conn: &mut Conn, of: MakerOf<'_>) -> Stored<Option<Mak
     let Some((row, salt, algorithm, sealed_private_key)) = found else {
         return Ok(None);
     };
-    Ok(Some(Maker {
-        session: row.try_into()?,
-        salt,
-        algorithm,
-        sealed_private_key,
-    }))
+    Ok(Some(Maker { session: row.try_into()?, salt, algorithm, sealed_private_key }))
 }
 
 /// A step along the refresh chain.
@@ -223,11 +207,7 @@ pub async fn advance(conn: &mut Conn, id: Uuid, step: &Step) -> Stored<Option<Pr
         ));
         Cached(update.returning(sessions::profile)).get_results(c).await
     })?;
-    Ok(profiles
-        .into_iter()
-        .next()
-        .map(|json| read_profile(&json))
-        .transpose()?)
+    Ok(profiles.into_iter().next().map(|json| read_profile(&json)).transpose()?)
 }
 
 /// The session with what its tokens say.
@@ -269,9 +249,7 @@ pub async fn open_of_user(conn: &mut Conn, user_id: Uuid) -> Stored<Vec<(Session
             .load(c)
             .await
     })?;
-    rows.into_iter()
-        .map(|(row, profile)| Ok((row.try_into()?, read_profile(&profile)?)))
-        .collect()
+    rows.into_iter().map(|(row, profile)| Ok((row.try_into()?, read_profile(&profile)?))).collect()
 }
 
 /// Changes what the next tokens of a session say.

@@ -140,9 +140,7 @@ impl Store {
     pub async fn open(database: &Database, max_connections: u32) -> Result<Self, StoreError> {
         let pools = match database {
             Database::Sqlite(path) => {
-                let url = path
-                    .to_str()
-                    .ok_or_else(|| unavailable("the path is not UTF-8"))?;
+                let url = path.to_str().ok_or_else(|| unavailable("the path is not UTF-8"))?;
                 migrate::sqlite(sqlite_connection(url.to_owned(), "").await.map_err(unavailable)?).await?;
                 let readers = max_connections.clamp(1, MOST_SQLITE_READERS);
                 Pools::Sqlite {
@@ -167,11 +165,7 @@ impl Store {
                 Pools::Pg(Pool::new("postgres", "", max_connections, setup).await?)
             }
         };
-        Ok(Self(Arc::new(Inner {
-            pools,
-            max_connections,
-            transactions: TaskTracker::new(),
-        })))
+        Ok(Self(Arc::new(Inner { pools, max_connections, transactions: TaskTracker::new() })))
     }
 
     /// Runs statements that stand alone and write nothing.
@@ -287,9 +281,7 @@ impl Store {
                 (Pools::Pg(pool), _) => pool.get(Either::Pg).await,
             }
         };
-        timeout(PATIENCE, connecting)
-            .await
-            .map_err(|_| unavailable("no connection became free in time"))?
+        timeout(PATIENCE, connecting).await.map_err(|_| unavailable("no connection became free in time"))?
     }
 }
 
@@ -317,11 +309,7 @@ where
         config.recycling_method = RecyclingMethod::CustomFunction(Box::new(|conn: &mut C| {
             let is_broken = conn.is_broken();
             Box::pin(async move {
-                if is_broken {
-                    Err(diesel::result::Error::BrokenTransactionManager)
-                } else {
-                    Ok(())
-                }
+                if is_broken { Err(diesel::result::Error::BrokenTransactionManager) } else { Ok(()) }
             })
         }));
         let pool = bb8::Pool::builder()
@@ -331,11 +319,7 @@ where
             .build(Manager::new_with_config(url, config))
             .await
             .map_err(unavailable)?;
-        Ok(Self {
-            name,
-            pool,
-            places: Arc::new(Semaphore::new(size as usize)),
-        })
+        Ok(Self { name, pool, places: Arc::new(Semaphore::new(size as usize)) })
     }
 
     async fn get(
@@ -345,19 +329,12 @@ where
         let place: Result<OwnedSemaphorePermit, AcquireError> = self.places.clone().acquire_owned().await;
         let place = place.map_err(unavailable)?;
         let pooled = self.pool.get_owned().await.map_err(unavailable)?;
-        Ok(Conn {
-            inner: either(pooled),
-            _place: place,
-        })
+        Ok(Conn { inner: either(pooled), _place: place })
     }
 
     fn state(&self) -> PoolState {
         let state = self.pool.state();
-        PoolState {
-            name: self.name,
-            connections: state.connections,
-            idle: state.idle_connections,
-        }
+        PoolState { name: self.name, connections: state.connections, idle: state.idle_connections }
     }
 }
 

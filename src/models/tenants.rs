@@ -36,12 +36,7 @@ impl From<&Tenant> for Row {
 
 impl From<Row> for Tenant {
     fn from(row: Row) -> Self {
-        Self {
-            id: row.id.0,
-            name: row.name,
-            display_name: row.display_name,
-            create_time: row.create_time.0,
-        }
+        Self { id: row.id.0, name: row.name, display_name: row.display_name, create_time: row.create_time.0 }
     }
 }
 

@@ -43,22 +43,12 @@ impl TryFrom<Row> for Entry {
     fn try_from(row: Row) -> Result<Self, Inconsistent> {
         let revocation = match (row.kind.as_str(), row.version) {
             (SESSION, None) => Revocation::Session(row.subject.0),
-            (USER_VERSION, Some(version)) => Revocation::UserVersion {
-                user_id: row.subject.0,
-                version,
-            },
+            (USER_VERSION, Some(version)) => Revocation::UserVersion { user_id: row.subject.0, version },
             _ => {
-                return Err(Inconsistent {
-                    table: "trust_log",
-                    column: "kind",
-                });
+                return Err(Inconsistent { table: "trust_log", column: "kind" });
             }
         };
-        Ok(Self {
-            revision: row.revision,
-            revocation,
-            expire_time: row.expire_time.0,
-        })
+        Ok(Self { revision: row.revision, revocation, expire_time: row.expire_time.0 })
     }
 }
 

@@ -80,10 +80,7 @@ struct WithHash {
 
 impl From<WithHash> for Credentials {
     fn from(found: WithHash) -> Self {
-        Self {
-            user: found.row.into(),
-            password_hash: found.password_hash,
-        }
+        Self { user: found.row.into(), password_hash: found.password_hash }
     }
 }
 
@@ -143,12 +140,7 @@ pub async fn lock(conn: &mut Conn, id: Uuid) -> Stored<Option<User>> {
     let user = users::table.find(IdCol(id));
     let row: Option<Row> = match &mut conn.inner {
         Either::Sqlite(c) => user.select(Row::as_select()).first(&mut **c).await.optional(),
-        Either::Pg(c) => user
-            .select(Row::as_select())
-            .for_update()
-            .first(&mut **c)
-            .await
-            .optional(),
+        Either::Pg(c) => user.select(Row::as_select()).for_update().first(&mut **c).await.optional(),
     }?;
     Ok(row.map(User::from))
 }

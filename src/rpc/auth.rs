@@ -59,11 +59,8 @@ impl Auth for Service {
             password: parse::password("password", &message.password)?,
             wishes: parse::wishes(message.device.as_ref(), &message.audience, &message.scope)?,
         };
-        let SignedIn {
-            tokens,
-            session,
-            password_change_required,
-        } = login::login(&self.0, asked, &origin).await?;
+        let SignedIn { tokens, session, password_change_required } =
+            login::login(&self.0, asked, &origin).await?;
         Ok(Response::new(proto::LoginResponse {
             tokens: Some(convert::tokens(&tokens)),
             session: Some(convert::session(session, self.0.now())),
@@ -79,9 +76,7 @@ impl Auth for Service {
         let token = RefreshToken::parse(&message.refresh_token).map_err(|_| Error::TokenMalformed)?;
         let device = message.device.as_ref().map(parse::device).transpose()?;
         let tokens = refresh::refresh(&self.0, &token, device, &origin).await?;
-        Ok(Response::new(proto::RefreshResponse {
-            tokens: Some(convert::tokens(&tokens)),
-        }))
+        Ok(Response::new(proto::RefreshResponse { tokens: Some(convert::tokens(&tokens)) }))
     }
 
     async fn logout(
@@ -99,9 +94,7 @@ impl Auth for Service {
     ) -> Result<Response<proto::LogoutAllResponse>, Status> {
         let (caller, origin, _) = parse::open_known(request)?;
         let ended = logout::logout_all(&self.0, &caller, &origin).await?;
-        Ok(Response::new(proto::LogoutAllResponse {
-            ended_sessions: convert::count(ended),
-        }))
+        Ok(Response::new(proto::LogoutAllResponse { ended_sessions: convert::count(ended) }))
     }
 
     async fn change_password(
@@ -115,9 +108,7 @@ impl Auth for Service {
             end_all_sessions: message.end_all_sessions,
         };
         let ended = change_password::change_password(&self.0, &caller, change, &origin).await?;
-        Ok(Response::new(proto::ChangePasswordResponse {
-            ended_sessions: convert::count(ended),
-        }))
+        Ok(Response::new(proto::ChangePasswordResponse { ended_sessions: convert::count(ended) }))
     }
 
     async fn verify_token(
@@ -136,11 +127,9 @@ impl Auth for Service {
                 reason: String::new(),
                 claims: Some(convert::claims(*claims)),
             },
-            Answer::Inactive(reason) => proto::VerifyTokenResponse {
-                active: false,
-                reason: reason.to_owned(),
-                claims: None,
-            },
+            Answer::Inactive(reason) => {
+                proto::VerifyTokenResponse { active: false, reason: reason.to_owned(), claims: None }
+            }
         };
         Ok(Response::new(answer))
     }

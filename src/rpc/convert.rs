@@ -19,10 +19,7 @@ use crate::{
 pub(super) fn timestamp(time: DateTime<Utc>) -> Option<Timestamp> {
     // Below a second, so it fits.
     let nanos = time.timestamp_subsec_nanos().try_into().unwrap_or_default();
-    Some(Timestamp {
-        seconds: time.timestamp(),
-        nanos,
-    })
+    Some(Timestamp { seconds: time.timestamp(), nanos })
 }
 
 fn seconds(seconds: i64) -> Option<Timestamp> {
@@ -42,11 +39,7 @@ pub(super) fn tokens(tokens: &IssuedTokens) -> proto::Tokens {
 }
 
 fn device(device: Device) -> proto::Device {
-    proto::Device {
-        r#type: device.kind,
-        id: device.id,
-        name: device.name,
-    }
+    proto::Device { r#type: device.kind, id: device.id, name: device.name }
 }
 
 pub(super) fn session(session: Session, now: DateTime<Utc>) -> proto::SessionInfo {
@@ -67,10 +60,7 @@ pub(super) fn session(session: Session, now: DateTime<Utc>) -> proto::SessionInf
         kid: session.kid,
         generation: session.generation,
         end_time: session.end.and_then(|end| timestamp(end.time)),
-        end_reason: session
-            .end
-            .map(|end| end.reason.as_str().to_owned())
-            .unwrap_or_default(),
+        end_reason: session.end.map(|end| end.reason.as_str().to_owned()).unwrap_or_default(),
         first_address: session.first_address,
         last_address: session.last_address,
         user_agent: session.user_agent,
@@ -128,11 +118,7 @@ pub(super) fn claims(claims: Claims) -> proto::Claims {
 pub(super) fn jwk(jwk: &Jwk) -> proto::JsonWebKey {
     let mut key = proto::JsonWebKey {
         kid: jwk.common.key_id.clone().unwrap_or_default(),
-        alg: jwk
-            .common
-            .key_algorithm
-            .map(|algorithm| algorithm.to_string())
-            .unwrap_or_default(),
+        alg: jwk.common.key_algorithm.map(|algorithm| algorithm.to_string()).unwrap_or_default(),
         r#use: "sig".to_owned(),
         ..proto::JsonWebKey::default()
     };

@@ -62,14 +62,8 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
     let response = answer.instrument(span.clone()).await;
     let code = code_name(code(&response));
     let took = started.elapsed();
-    app.metrics
-        .calls
-        .get_or_create(&CallLabels { method, code })
-        .inc();
-    app.metrics
-        .latencies
-        .get_or_create(&MethodLabel { method })
-        .observe(took.as_secs_f64());
+    app.metrics.calls.get_or_create(&CallLabels { method, code }).inc();
+    app.metrics.latencies.get_or_create(&MethodLabel { method }).observe(took.as_secs_f64());
     span.in_scope(|| tracing::info!(code, micros = took.as_micros(), "answered"));
     with_request_id(response, &request_id)
 }
@@ -82,9 +76,7 @@ pub fn unknown_method(app: &App, headers: &HeaderMap) -> Response {
 
 /// Whether the request is gRPC, and not a browser's that has lost its way.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Who calls, where the method wants to know.
@@ -111,29 +103,15 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
     }
     let value = value.to_str().map_err(|_| Error::TokenMalformed)?;
     let (scheme, token) = value.split_once(' ').ok_or(Error::TokenMalformed)?;
-    if scheme.eq_ignore_ascii_case("bearer") {
-        Ok(token.trim())
-    } else {
-        Err(Error::TokenMissing)
-    }
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(Error::TokenMissing) }
 }
 
 fn origin(app: &App, request: &Request) -> Origin {
-    let address = request
-        .extensions()
-        .get::<Peer>()
-        .map(|peer| readable_address(peer.0.ip()));
-    let user_agent = request
-        .headers()
-        .get(header::USER_AGENT)
-        .and_then(|value| value.to_str().ok());
+    let address = request.extensions().get::<Peer>().map(|peer| readable_address(peer.0.ip()));
+    let user_agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     Origin {
         address: address.unwrap_or_default(),
-        user_agent: user_agent
-            .unwrap_or_default()
-            .chars()
-            .take(MAX_USER_AGENT)
-            .collect(),
+        user_agent: user_agent.unwrap_or_default().chars().take(MAX_USER_AGENT).collect(),
         request_id: request_id(request.headers()).unwrap_or_else(|| app.new_request_id()),
     }
 }

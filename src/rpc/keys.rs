@@ -26,10 +26,7 @@ impl Keys for Service {
             keys: found.keys.iter().map(convert::jwk).collect(),
             jwks_json: found.json.to_owned(),
             revision: found.revision,
-            refresh_hint: Some(prost_types::Duration {
-                seconds: REFRESH_HINT,
-                nanos: 0,
-            }),
+            refresh_hint: Some(prost_types::Duration { seconds: REFRESH_HINT, nanos: 0 }),
         }))
     }
 

@@ -65,9 +65,7 @@ pub fn router(
                 // What errors carry, so that grpcurl can show it.
                 .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         };
-        routes
-            .add_service(describe().build_v1()?)
-            .add_service(describe().build_v1alpha()?);
+        routes.add_service(describe().build_v1()?).add_service(describe().build_v1alpha()?);
     }
     let router = routes.routes().into_axum_router();
     Ok(router.layer(axum::middleware::from_fn_with_state(app(), gate::pass)))

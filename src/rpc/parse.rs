@@ -22,11 +22,7 @@ pub(super) fn open<T>(request: Request<T>) -> (Origin, T) {
 
 /// Who calls, where it came from, and its message. The gate lets nobody pass without being known.
 pub(super) fn open_known<T>(request: Request<T>) -> Result<(Caller, Origin, T), Error> {
-    let caller = request
-        .extensions()
-        .get::<Caller>()
-        .cloned()
-        .ok_or(Error::TokenMissing)?;
+    let caller = request.extensions().get::<Caller>().cloned().ok_or(Error::TokenMissing)?;
     let (origin, message) = open(request);
     Ok((caller, origin, message))
 }
@@ -37,11 +33,7 @@ pub(super) fn id(field: &'static str, text: &str) -> Result<Uuid, InvalidField> 
 
 /// An id that may be left out.
 pub(super) fn maybe_id(field: &'static str, text: &str) -> Result<Option<Uuid>, InvalidField> {
-    if text.is_empty() {
-        Ok(None)
-    } else {
-        id(field, text).map(Some)
-    }
+    if text.is_empty() { Ok(None) } else { id(field, text).map(Some) }
 }
 
 /// A password in the one form that is hashed. Not logged, not repeated in an error.
@@ -76,11 +68,7 @@ pub(super) fn page(size: i32, token: &str) -> Result<Page, InvalidField> {
             u16::try_from(size).unwrap_or(MAX_PAGE).min(MAX_PAGE)
         }
     };
-    let after = if token.is_empty() {
-        None
-    } else {
-        Some(page_token(token)?)
-    };
+    let after = if token.is_empty() { None } else { Some(page_token(token)?) };
     Ok(Page { size, after })
 }
 

@@ -18,14 +18,8 @@ pub const TABLE: [(&str, Who); 28] = [
     ("/grpc.health.v1.Health/Check", Who::Anyone),
     ("/grpc.health.v1.Health/List", Who::Anyone),
     ("/grpc.health.v1.Health/Watch", Who::Anyone),
-    (
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        Who::Anyone,
-    ),
-    (
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        Who::Anyone,
-    ),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Who::Anyone),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Who::Anyone),
     ("/tessera.v1.Audit/ListEvents", Who::Admin),
     ("/tessera.v1.Auth/ChangePassword", Who::SignedIn),
     ("/tessera.v1.Auth/Login", Who::Anyone),

@@ -24,11 +24,7 @@ impl Session for Service {
         let found = sessions::list(&self.0, &caller, user_id, message.include_ended, page).await?;
         let now = self.0.now();
         Ok(Response::new(proto::ListSessionsResponse {
-            sessions: found
-                .items
-                .into_iter()
-                .map(|session| convert::session(session, now))
-                .collect(),
+            sessions: found.items.into_iter().map(|session| convert::session(session, now)).collect(),
             next_page_token: parse::next_page_token(found.next),
         }))
     }
@@ -62,8 +58,6 @@ impl Session for Service {
         let (caller, origin, message) = parse::open_known(request)?;
         let user_id = parse::maybe_id("user_id", &message.user_id)?;
         let ended = sessions::revoke_of_user(&self.0, &caller, user_id, &origin).await?;
-        Ok(Response::new(proto::RevokeUserSessionsResponse {
-            ended_sessions: convert::count(ended),
-        }))
+        Ok(Response::new(proto::RevokeUserSessionsResponse { ended_sessions: convert::count(ended) }))
     }
 }

@@ -26,9 +26,7 @@ impl Tenants for Service {
         let name = tenant::parse_name("name", &message.name)?;
         let display_name = text::shown("display_name", &message.display_name, 128)?;
         let tenant = tenants::create(&self.0, &caller, name, display_name, &origin).await?;
-        Ok(Response::new(proto::CreateTenantResponse {
-            tenant: Some(convert::tenant(tenant)),
-        }))
+        Ok(Response::new(proto::CreateTenantResponse { tenant: Some(convert::tenant(tenant)) }))
     }
 
     async fn get_tenant(
@@ -37,9 +35,7 @@ impl Tenants for Service {
     ) -> Result<Response<proto::GetTenantResponse>, Status> {
         let (caller, _, message) = parse::open_known(request)?;
         let tenant = tenants::get(&self.0, &caller, &which(message)?).await?;
-        Ok(Response::new(proto::GetTenantResponse {
-            tenant: Some(convert::tenant(tenant)),
-        }))
+        Ok(Response::new(proto::GetTenantResponse { tenant: Some(convert::tenant(tenant)) }))
     }
 
     async fn list_tenants(
@@ -60,9 +56,6 @@ fn which(message: proto::GetTenantRequest) -> Result<Which, InvalidField> {
     match (message.tenant_id.is_empty(), message.name.is_empty()) {
         (false, true) => Ok(Which::Id(parse::id("tenant_id", &message.tenant_id)?)),
         (true, false) => Ok(Which::Name(message.name)),
-        _ => Err(InvalidField::new(
-            "tenant_id",
-            "or `name` is to be given, and not both",
-        )),
+        _ => Err(InvalidField::new("tenant_id", "or `name` is to be given, and not both")),
     }
 }

@@ -32,9 +32,7 @@ impl Users for Service {
         };
         let password = parse::password("password", &message.password)?;
         let user = users::create(&self.0, &caller, &message.tenant, new, password, &origin).await?;
-        Ok(Response::new(proto::CreateUserResponse {
-            user: Some(convert::user(user)),
-        }))
+        Ok(Response::new(proto::CreateUserResponse { user: Some(convert::user(user)) }))
     }
 
     async fn get_user(
@@ -43,9 +41,7 @@ impl Users for Service {
     ) -> Result<Response<proto::GetUserResponse>, Status> {
         let (caller, _, message) = parse::open_known(request)?;
         let user = users::get(&self.0, &caller, parse::id("user_id", &message.user_id)?).await?;
-        Ok(Response::new(proto::GetUserResponse {
-            user: Some(convert::user(user)),
-        }))
+        Ok(Response::new(proto::GetUserResponse { user: Some(convert::user(user)) }))
     }
 
     async fn update_user(
@@ -56,9 +52,7 @@ impl Users for Service {
         let id = parse::id("user_id", &message.user_id)?;
         let changes = changes(&message)?;
         let user = users::update(&self.0, &caller, id, changes, &origin).await?;
-        Ok(Response::new(proto::UpdateUserResponse {
-            user: Some(convert::user(user)),
-        }))
+        Ok(Response::new(proto::UpdateUserResponse { user: Some(convert::user(user)) }))
     }
 
     async fn list_users(
@@ -94,31 +88,14 @@ impl Users for Service {
         let (caller, origin, message) = parse::open_known(request)?;
         let id = parse::id("user_id", &message.user_id)?;
         let user = users::enable(&self.0, &caller, id, &origin).await?;
-        Ok(Response::new(proto::EnableUserResponse {
-            user: Some(convert::user(user)),
-        }))
+        Ok(Response::new(proto::EnableUserResponse { user: Some(convert::user(user)) }))
     }
 }
 
 fn changes(message: &proto::UpdateUserRequest) -> Result<Changes, InvalidField> {
-    let email = message
-        .email
-        .as_deref()
-        .map(|email| text::email("email", email))
-        .transpose()?;
-    let display_name = message
-        .display_name
-        .as_deref()
-        .map(|name| text::shown("display_name", name, 128))
-        .transpose()?;
-    let roles = message
-        .roles
-        .as_ref()
-        .map(|set| text::roles("roles.roles", &set.roles))
-        .transpose()?;
-    Ok(Changes {
-        email,
-        display_name,
-        roles,
-    })
+    let email = message.email.as_deref().map(|email| text::email("email", email)).transpose()?;
+    let display_name =
+        message.display_name.as_deref().map(|name| text::shown("display_name", name, 128)).transpose()?;
+    let roles = message.roles.as_ref().map(|set| text::roles("roles.roles", &set.roles)).transpose()?;
+    Ok(Changes { email, display_name, roles })
 }

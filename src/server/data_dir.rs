@@ -82,17 +82,9 @@ pub(super) fn open(data_dir: &Path, database: &Database, keks: &Keks) -> Result<
     let mut lock_path = path.clone().into_os_string();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
-    let lock = private()
-        .create(true)
-        .truncate(false)
-        .open(&lock_path)
-        .map_err(at(&lock_path))?;
+    let lock = private().create(true).truncate(false).open(&lock_path).map_err(at(&lock_path))?;
     // Made here so that nobody else may read it; SQLite gives its own side files the same mode.
-    private()
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(at(path))?;
+    private().create(true).truncate(false).open(path).map_err(at(path))?;
     match lock.try_lock() {
         Ok(()) => Ok(Some(lock)),
         Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.clone())),
@@ -101,11 +93,7 @@ pub(super) fn open(data_dir: &Path, database: &Database, keks: &Keks) -> Result<
 }
 
 fn make(dir: &Path) -> Result<(), DataDirError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(at(dir))
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at(dir))
 }
 
 fn private() -> OpenOptions {
@@ -133,9 +121,7 @@ pub(super) async fn sealer(keks: Keks, store: &Store, rng: &dyn Randomness) -> R
 
 /// The id of the key-encryption key that the issuer's keys are sealed under, where there are any.
 async fn sealed_under(store: &Store) -> Result<Option<String>, StoreError> {
-    let keys = store
-        .read(async |conn| issuer_keys::list_trusted(conn).await)
-        .await?;
+    let keys = store.read(async |conn| issuer_keys::list_trusted(conn).await).await?;
     let id = |sealed: &[u8]| kek_id(sealed).unwrap_or_default().to_owned();
     Ok(keys.first().map(|issuer| id(&issuer.key.sealed_private_key)))
 }
@@ -146,10 +132,7 @@ fn read(path: &Path) -> Result<Sealer, DataDirError> {
     if mode & 0o077 != 0 {
         tracing::warn!(path = %path.display(), "others can read the key-encryption key; its mode should be 0600");
     }
-    text.expose_secret().parse().map_err(|error| DataDirError::Kek {
-        path: path.to_owned(),
-        error,
-    })
+    text.expose_secret().parse().map_err(|error| DataDirError::Kek { path: path.to_owned(), error })
 }
 
 /// Writes the key whole or not at all: of two servers that start at once the first one's key stays.
@@ -157,11 +140,7 @@ fn write_new(path: &Path, kek: &Kek) -> Result<(), DataDirError> {
     let mut temporary = path.to_owned().into_os_string();
     temporary.push(format!(".{}", std::process::id()));
     let temporary = PathBuf::from(temporary);
-    let mut file = private()
-        .create(true)
-        .truncate(true)
-        .open(&temporary)
-        .map_err(at(&temporary))?;
+    let mut file = private().create(true).truncate(true).open(&temporary).map_err(at(&temporary))?;
     let text = kek.to_text().expose_secret();
     let written = writeln!(file, "{text}").and_then(|()| file.sync_all());
     let linked = written.and_then(|()| match fs::hard_link(&temporary, path) {
@@ -170,9 +149,6 @@ fn write_new(path: &Path, kek: &Kek) -> Result<(), DataDirError> {
     });
     let removed = fs::remove_file(&temporary);
     linked.and(removed).map_err(at(path))?;
-    let dir = path
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
 }

@@ -80,14 +80,7 @@ async fn accept(
         }
         match &acceptor {
             None => {
-                if sender
-                    .send(Ok(Conn {
-                        socket: Socket::Plain(stream),
-                        peer,
-                    }))
-                    .await
-                    .is_err()
-                {
+                if sender.send(Ok(Conn { socket: Socket::Plain(stream), peer })).await.is_err() {
                     return;
                 }
             }
@@ -107,12 +100,7 @@ async fn handshake(
     match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             // Nobody takes it any more when the server stops.
-            let _ = sender
-                .send(Ok(Conn {
-                    socket: Socket::Tls(Box::new(stream)),
-                    peer,
-                }))
-                .await;
+            let _ = sender.send(Ok(Conn { socket: Socket::Tls(Box::new(stream)), peer })).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),

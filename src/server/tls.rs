@@ -93,16 +93,9 @@ struct Contents {
 
 impl Files {
     fn read(&self) -> Result<Contents, TlsError> {
-        let read = |path: &Path| {
-            fs::read(path).map_err(|error| TlsError::Io {
-                path: path.to_owned(),
-                error,
-            })
-        };
-        Ok(Contents {
-            cert: read(&self.cert)?,
-            key: read(&self.key)?,
-        })
+        let read =
+            |path: &Path| fs::read(path).map_err(|error| TlsError::Io { path: path.to_owned(), error });
+        Ok(Contents { cert: read(&self.cert)?, key: read(&self.key)? })
     }
 
     fn parse(&self, contents: &Contents, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
@@ -118,10 +111,9 @@ impl Files {
         }
         let key = PrivateKeyDer::from_pem_slice(&contents.key).map_err(|error| bad(&self.key, &error))?;
         CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::Mismatch {
-                cert: self.cert.clone(),
-                key: self.key.clone(),
-            },
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                TlsError::Mismatch { cert: self.cert.clone(), key: self.key.clone() }
+            }
             error => error.into(),
         })
     }
@@ -133,10 +125,7 @@ impl Tls {
         let (Some(cert), Some(key)) = (&server.tls_cert, &server.tls_key) else {
             return Ok(None);
         };
-        let files = Files {
-            cert: cert.clone(),
-            key: key.clone(),
-        };
+        let files = Files { cert: cert.clone(), key: key.clone() };
         let provider = Arc::new(default_provider());
         let opened = files.read()?;
         let certified = files.parse(&opened, &provider)?;
@@ -146,12 +135,7 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(current.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Some(Arc::new(Self {
-            files,
-            opened,
-            current,
-            config: Arc::new(config),
-        })))
+        Ok(Some(Arc::new(Self { files, opened, current, config: Arc::new(config) })))
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {

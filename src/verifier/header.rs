@@ -58,12 +58,7 @@ impl<'t> Parts<'t> {
         if payload.is_empty() {
             return Err(Refusal::Malformed);
         }
-        let parts = Self {
-            header,
-            signed,
-            payload,
-            signature,
-        };
+        let parts = Self { header, signed, payload, signature };
         parts.refuse_dangerous()?;
         Ok(parts)
     }
@@ -81,11 +76,7 @@ impl<'t> Parts<'t> {
     pub(super) fn require_type(&self, typ: &str) -> Result<(), Refusal> {
         let have = self.header.typ.as_deref().unwrap_or_default();
         let have = have.strip_prefix("application/").unwrap_or(have);
-        if have.eq_ignore_ascii_case(typ) {
-            Ok(())
-        } else {
-            Err(Refusal::Invalid("another type of token"))
-        }
+        if have.eq_ignore_ascii_case(typ) { Ok(()) } else { Err(Refusal::Invalid("another type of token")) }
     }
 
     pub(super) fn kid(&self) -> Result<&str, Refusal> {

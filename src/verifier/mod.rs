@@ -132,10 +132,7 @@ impl Verifier {
         parts.require_signature(&endorsed.key)?;
         let claims: Claims = claims(parts)?;
         let is_own_session = claims.sub == endorsed.user_id
-            && claims
-                .user
-                .as_ref()
-                .is_some_and(|user| user.sid == endorsed.session_id);
+            && claims.user.as_ref().is_some_and(|user| user.sid == endorsed.session_id);
         if !is_own_session {
             return Err(Refusal::Invalid("the endorsement is of another session"));
         }
@@ -173,9 +170,7 @@ impl Verifier {
     ) -> Result<EndorsedKey, Refusal> {
         let parts = Parts::split(endorsement).map_err(|_| Refusal::Invalid("malformed endorsement"))?;
         parts.require_type(ENDORSEMENT_TYPE)?;
-        let issuer_key = self
-            .issuer_key(parts.kid()?)
-            .ok_or(Refusal::Invalid("unknown issuer key"))?;
+        let issuer_key = self.issuer_key(parts.kid()?).ok_or(Refusal::Invalid("unknown issuer key"))?;
         parts.require_signature(&issuer_key)?;
         let claims: Endorsement = claims(&parts)?;
         if claims.iss != expected.issuer {
@@ -202,9 +197,7 @@ impl Verifier {
 }
 
 fn claims<T: DeserializeOwned>(parts: &Parts<'_>) -> Result<T, Refusal> {
-    let json = URL_SAFE_NO_PAD
-        .decode(parts.payload())
-        .map_err(|_| Refusal::Malformed)?;
+    let json = URL_SAFE_NO_PAD.decode(parts.payload()).map_err(|_| Refusal::Malformed)?;
     serde_json::from_slice(&json).map_err(|_| Refusal::Invalid("claims are missing or of the wrong type"))
 }
 
@@ -212,11 +205,7 @@ fn check_claims(claims: &Claims, expected: &Expected, now: DateTime<Utc>) -> Res
     if claims.iss != expected.issuer {
         return Err(Refusal::Invalid("another issuer"));
     }
-    if expected
-        .audience
-        .as_deref()
-        .is_some_and(|audience| !claims.is_for(audience))
-    {
+    if expected.audience.as_deref().is_some_and(|audience| !claims.is_for(audience)) {
         return Err(Refusal::Invalid("another audience"));
     }
     if claims.exp <= (now - expected.leeway).timestamp() {

@@ -29,10 +29,7 @@ impl TrustState {
         };
         let state = self.read();
         state.sessions.contains_key(&user.sid)
-            || state
-                .user_versions
-                .get(&claims.sub)
-                .is_some_and(|(lowest, _)| user.ver < *lowest)
+            || state.user_versions.get(&claims.sub).is_some_and(|(lowest, _)| user.ver < *lowest)
     }
 
     /// Takes a revocation in. `until` is when nothing that it concerns can be alive any more.

@@ -129,9 +129,7 @@ async fn every_caller_gets_the_answer_that_is_expected(home: Home) -> Outcome {
     home.clock.advance(15 * 60 + 30);
     let mut tried = 0;
     for method in methods()? {
-        let door = *doors
-            .get(method.as_str())
-            .ok_or_else(|| format!("{method} has no expected answer"))?;
+        let door = *doors.get(method.as_str()).ok_or_else(|| format!("{method} has no expected answer"))?;
         for who in CALLERS {
             let token = token_of(&server, who, &expired).await?;
             let answer = call(&server, &method, token.as_deref()).await;
@@ -142,11 +140,7 @@ async fn every_caller_gets_the_answer_that_is_expected(home: Home) -> Outcome {
             tried += 1;
         }
     }
-    assert_eq!(
-        tried,
-        DOORS.len() * CALLERS.len(),
-        "every expected answer was asked for"
-    );
+    assert_eq!(tried, DOORS.len() * CALLERS.len(), "every expected answer was asked for");
     server.stop().await
 }
 
@@ -173,10 +167,7 @@ async fn make_people(server: &Server) -> Result<String, Box<dyn Error>> {
         ..Default::default()
     };
     server.users().create_user(authorized(token, must_change)).await?;
-    let blue = CreateTenantRequest {
-        name: "blue".to_owned(),
-        display_name: String::new(),
-    };
+    let blue = CreateTenantRequest { name: "blue".to_owned(), display_name: String::new() };
     server.tenants().create_tenant(authorized(token, blue)).await?;
     server.make_user_in(&root, "blue", "boss", &["admin"]).await?;
     server.make_user_in(&root, "blue", "bert", &[]).await?;
@@ -189,10 +180,7 @@ async fn token_of(server: &Server, who: Who, expired: &str) -> Result<Option<Str
         let reply = server.auth().login(request).await?.into_inner();
         Ok::<_, Box<dyn Error>>(reply.tokens.ok_or("no tokens")?.access_token)
     };
-    let in_blue = |name| LoginRequest {
-        tenant: "blue".to_owned(),
-        ..login_as(name, PASSWORD, "web")
-    };
+    let in_blue = |name| LoginRequest { tenant: "blue".to_owned(), ..login_as(name, PASSWORD, "web") };
     Ok(Some(match who {
         Who::Nobody => return Ok(None),
         Who::Garbage => "not.a.token".to_owned(),
@@ -204,11 +192,7 @@ async fn token_of(server: &Server, who: Who, expired: &str) -> Result<Option<Str
         }
         Who::ForAnotherService => {
             let audience = vec!["orders".to_owned()];
-            login(LoginRequest {
-                audience,
-                ..login_as("anna", PASSWORD, "other")
-            })
-            .await?
+            login(LoginRequest { audience, ..login_as("anna", PASSWORD, "other") }).await?
         }
         Who::MustChangePassword => login(login_as("new", PASSWORD, "web")).await?,
         Who::User => login(login_as("anna", PASSWORD, "web")).await?,
@@ -221,14 +205,8 @@ async fn token_of(server: &Server, who: Who, expired: &str) -> Result<Option<Str
 /// Calls a method with an empty message.
 async fn call(server: &Server, method: &str, token: Option<&str>) -> Result<(), Status> {
     let mut client = tonic::client::Grpc::new(server.channel());
-    client
-        .ready()
-        .await
-        .map_err(|error| Status::unavailable(error.to_string()))?;
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = PathAndQuery::try_from(format!("/tessera.v1.{method}")).expect("a method's name makes a path");
     let request = token.map_or_else(|| Request::new(()), |token| authorized(token, ()));
-    client
-        .unary(request, path, ProstCodec::<(), ()>::default())
-        .await
-        .map(|_| ())
+    client.unary(request, path, ProstCodec::<(), ()>::default()).await.map(|_| ())
 }

@@ -13,58 +13,22 @@ const RULES: [(&str, &[&str], &[&str]); 9] = [
     (
         "domain",
         &["domain"],
-        &[
-            "tonic",
-            "diesel",
-            "tokio",
-            "axum",
-            "std::time",
-            "std::fs",
-            "std::env",
-            "aws_lc_rs",
-            "tracing",
-        ],
+        &["tonic", "diesel", "tokio", "axum", "std::time", "std::fs", "std::env", "aws_lc_rs", "tracing"],
     ),
-    (
-        "crypto",
-        &["crypto", "domain"],
-        &["tonic", "diesel", "axum", "std::fs", "std::env"],
-    ),
-    (
-        "models",
-        &["models", "domain"],
-        &["tonic", "axum", "argon2", "aws_lc_rs"],
-    ),
-    (
-        "verifier",
-        &["verifier", "domain", "proto"],
-        &["diesel", "axum", "aws_lc_rs", "argon2", "std::fs"],
-    ),
+    ("crypto", &["crypto", "domain"], &["tonic", "diesel", "axum", "std::fs", "std::env"]),
+    ("models", &["models", "domain"], &["tonic", "axum", "argon2", "aws_lc_rs"]),
+    ("verifier", &["verifier", "domain", "proto"], &["diesel", "axum", "aws_lc_rs", "argon2", "std::fs"]),
     (
         "app",
         &["app", "clock", "crypto", "domain", "models", "verifier"],
         &["tonic", "diesel", "axum", "std::fs", "std::env", "figment"],
     ),
-    (
-        "rpc",
-        &["rpc", "app", "domain", "proto"],
-        &["diesel", "aws_lc_rs", "argon2", "std::fs", "std::env"],
-    ),
-    (
-        "http",
-        &["http", "app", "domain"],
-        &["tonic", "diesel", "aws_lc_rs", "argon2", "std::fs", "std::env"],
-    ),
-    (
-        "config",
-        &["config", "app", "crypto", "domain", "models"],
-        &["tonic", "diesel", "axum"],
-    ),
+    ("rpc", &["rpc", "app", "domain", "proto"], &["diesel", "aws_lc_rs", "argon2", "std::fs", "std::env"]),
+    ("http", &["http", "app", "domain"], &["tonic", "diesel", "aws_lc_rs", "argon2", "std::fs", "std::env"]),
+    ("config", &["config", "app", "crypto", "domain", "models"], &["tonic", "diesel", "axum"]),
     (
         "server",
-        &[
-            "server", "app", "clock", "config", "crypto", "http", "models", "rpc",
-        ],
+        &["server", "app", "clock", "config", "crypto", "http", "models", "rpc"],
         &["diesel", "argon2", "std::env"],
     ),
 ];
@@ -122,21 +86,13 @@ fn members(group: &str) -> Vec<String> {
         }
     }
     found.push(member);
-    found
-        .iter()
-        .map(|member| member.trim().to_owned())
-        .filter(|member| !member.is_empty())
-        .collect()
+    found.iter().map(|member| member.trim().to_owned()).filter(|member| !member.is_empty()).collect()
 }
 
 fn name(path: &str) -> String {
     let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let path: String = path.chars().take_while(|c| is_path(*c)).collect();
-    path.split("::")
-        .filter(|part| !part.is_empty())
-        .take(2)
-        .collect::<Vec<_>>()
-        .join("::")
+    path.split("::").filter(|part| !part.is_empty()).take(2).collect::<Vec<_>>().join("::")
 }
 
 #[test]
@@ -167,9 +123,7 @@ fn folders_use_only_what_they_may() -> Outcome {
 }
 
 fn is_for_the_verifier(code: &str) -> bool {
-    let named = own_modules(code)
-        .into_iter()
-        .filter(|module| module.starts_with("domain"));
+    let named = own_modules(code).into_iter().filter(|module| module.starts_with("domain"));
     // `domain::{claims::…, trust::…}` is cut to `domain`; its members are looked up one by one.
     named.into_iter().all(|module| {
         if module != "domain" {
@@ -185,18 +139,10 @@ fn is_for_the_verifier(code: &str) -> bool {
 #[test]
 fn every_folder_says_what_it_owns() -> Outcome {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for folder in [
-        "app", "cli", "crypto", "domain", "http", "models", "rpc", "verifier",
-    ] {
+    for folder in ["app", "cli", "crypto", "domain", "http", "models", "rpc", "verifier"] {
         let text = fs::read_to_string(src.join(folder).join("mod.rs"))?;
-        assert!(
-            text.starts_with("//! "),
-            "{folder} does not begin with what it owns"
-        );
-        assert!(
-            text.contains("//! Must not enter: "),
-            "{folder} does not say what must not enter"
-        );
+        assert!(text.starts_with("//! "), "{folder} does not begin with what it owns");
+        assert!(text.contains("//! Must not enter: "), "{folder} does not say what must not enter");
     }
     Ok(())
 }
@@ -209,12 +155,7 @@ fn transactions_open_in_app_and_statuses_are_built_in_one_file() -> Outcome {
         let path = file.strip_prefix(&src)?.display().to_string();
         let opens = code.contains(".tx(") || code.contains(".tx::<");
         assert!(!opens || path.starts_with("app/"), "{path} opens a transaction");
-        let builds = [
-            "Status::new(",
-            "Status::with_",
-            "Status::internal(",
-            "Status::invalid_argument(",
-        ];
+        let builds = ["Status::new(", "Status::with_", "Status::internal(", "Status::invalid_argument("];
         let builds = builds.iter().any(|call| code.contains(call));
         assert!(!builds || path == "rpc/status.rs", "{path} builds a Status");
     }

@@ -7,9 +7,7 @@ use crate::support::Outcome;
 fn tree(arguments: &[&str]) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args([
-            "tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}",
-        ])
+        .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()?;
@@ -17,20 +15,13 @@ fn tree(arguments: &[&str]) -> Result<Vec<String>, Box<dyn std::error::Error>> {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
     let text = String::from_utf8(output.stdout)?;
-    Ok(text
-        .lines()
-        .filter_map(|line| line.split(' ').next())
-        .map(str::to_owned)
-        .collect())
+    Ok(text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
 }
 
 #[test]
 fn the_verifier_pulls_in_no_database_and_no_server() -> Outcome {
     let packages = tree(&["--no-default-features", "--features", "verifier"])?;
-    assert!(
-        packages.iter().any(|package| package == "jsonwebtoken"),
-        "{packages:?}"
-    );
+    assert!(packages.iter().any(|package| package == "jsonwebtoken"), "{packages:?}");
     let unwanted = [
         "diesel",
         "diesel-async",
@@ -50,10 +41,8 @@ fn the_verifier_pulls_in_no_database_and_no_server() -> Outcome {
         "ring",
         "openssl",
     ];
-    let found: Vec<&String> = packages
-        .iter()
-        .filter(|package| unwanted.contains(&package.as_str()))
-        .collect();
+    let found: Vec<&String> =
+        packages.iter().filter(|package| unwanted.contains(&package.as_str())).collect();
     assert!(found.is_empty(), "{found:?}");
     Ok(())
 }
@@ -75,23 +64,10 @@ fn there_is_one_crypto_library() -> Outcome {
         "chrono",
         "tonic-health",
     ] {
-        assert!(
-            packages.iter().any(|found| found == package),
-            "{package} is not used"
-        );
+        assert!(packages.iter().any(|found| found == package), "{package} is not used");
     }
-    for package in [
-        "ring",
-        "openssl",
-        "openssl-sys",
-        "native-tls",
-        "p256",
-        "ed25519-dalek",
-    ] {
-        assert!(
-            !packages.iter().any(|found| found == package),
-            "{package} is built too"
-        );
+    for package in ["ring", "openssl", "openssl-sys", "native-tls", "p256", "ed25519-dalek"] {
+        assert!(!packages.iter().any(|found| found == package), "{package} is built too");
     }
     Ok(())
 }

@@ -11,14 +11,11 @@ const README: &str = include_str!("../../README.md");
 
 /// The rows of the table under a heading, cell by cell, without the table's head.
 fn table(heading: &str) -> Vec<Vec<&'static str>> {
-    let (_, section) = README
-        .split_once(&format!("\n## {heading}\n"))
-        .unwrap_or_else(|| panic!("no section {heading}"));
+    let (_, section) =
+        README.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
     let section = section.split("\n## ").next().unwrap_or_default();
     let rows = section.lines().filter(|line| line.starts_with('|'));
-    rows.skip(2)
-        .map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect())
-        .collect()
+    rows.skip(2).map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
 }
 
 fn is_same(told: &str, value: &Value) -> bool {
@@ -47,9 +44,7 @@ fn it_names_every_setting_with_its_default_and_no_other() -> Outcome {
             return Err(format!("not three cells: {row:?}").into());
         };
         let name = name.trim_matches('`');
-        let value = settings
-            .remove(name)
-            .ok_or_else(|| format!("{name}: no such setting"))?;
+        let value = settings.remove(name).ok_or_else(|| format!("{name}: no such setting"))?;
         let told = default.trim_matches('`');
         assert!(is_same(told, &value), "{name}: {told} instead of {value}");
     }

@@ -59,11 +59,7 @@ const POSTGRES: Describe = Describe {
 };
 
 fn describe(home: &Home) -> &'static Describe {
-    if home.database_url().is_some() {
-        &POSTGRES
-    } else {
-        &SQLITE
-    }
+    if home.database_url().is_some() { &POSTGRES } else { &SQLITE }
 }
 
 async fn facts(home: &Home, query: &str) -> Result<BTreeSet<String>, Box<dyn Error>> {
@@ -83,10 +79,7 @@ async fn both_databases_have_the_same_tables_columns_and_unique_keys() -> Outcom
     assert_eq!(columns, facts(&postgres, POSTGRES.columns).await?);
     let keys = facts(&sqlite, SQLITE.unique_keys).await?;
     assert!(keys.contains("users(tenant_id,username)"), "{keys:?}");
-    assert!(
-        keys.contains("sessions(user_id,device_type,slot) where"),
-        "{keys:?}"
-    );
+    assert!(keys.contains("sessions(user_id,device_type,slot) where"), "{keys:?}");
     let mut theirs = facts(&postgres, POSTGRES.unique_keys).await?;
     // SQLite keeps a whole-number primary key as the row's own number and lists no index for it.
     for by_number in ["trust_head(id)", "trust_log(revision)"] {
@@ -104,10 +97,7 @@ async fn every_foreign_key_has_an_index(home: Home) -> Outcome {
     let indexes = facts(&home, describe(&home).indexes).await?;
     for key in facts(&home, describe(&home).foreign_keys).await? {
         let column = key.split(' ').next().unwrap_or_default();
-        assert!(
-            indexes.contains(column),
-            "{column} has no index that begins with it"
-        );
+        assert!(indexes.contains(column), "{column} has no index that begins with it");
     }
     Ok(())
 }
@@ -120,11 +110,7 @@ fn migrations_have_the_same_names_and_go_both_ways() -> Outcome {
         for entry in fs::read_dir(migrations.join(database))? {
             let entry = entry?;
             for step in ["up.sql", "down.sql"] {
-                assert!(
-                    entry.path().join(step).is_file(),
-                    "{} has no {step}",
-                    entry.path().display()
-                );
+                assert!(entry.path().join(step).is_file(), "{} has no {step}", entry.path().display());
             }
             names.insert(entry.file_name().to_string_lossy().into_owned());
         }
@@ -139,27 +125,17 @@ fn migrations_have_the_same_names_and_go_both_ways() -> Outcome {
 async fn the_schema_goes_down_and_up_again(home: Home) -> Outcome {
     home.start().await?.stop().await?;
     let before = facts(&home, describe(&home).columns).await?;
-    let folder = if home.database_url().is_some() {
-        "postgres"
-    } else {
-        "sqlite"
-    };
-    let migrations = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("migrations")
-        .join(folder);
-    let mut steps: Vec<_> = fs::read_dir(migrations)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<_, std::io::Error>>()?;
+    let folder = if home.database_url().is_some() { "postgres" } else { "sqlite" };
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
+    let mut steps: Vec<_> =
+        fs::read_dir(migrations)?.map(|entry| Ok(entry?.path())).collect::<Result<_, std::io::Error>>()?;
     steps.sort();
     for step in steps.iter().rev() {
         for statement in fs::read_to_string(step.join("down.sql"))?.split_inclusive(";\n") {
             home.query(statement).await?;
         }
     }
-    assert!(
-        facts(&home, describe(&home).columns).await?.is_empty(),
-        "something was left"
-    );
+    assert!(facts(&home, describe(&home).columns).await?.is_empty(), "something was left");
     home.query("DELETE FROM __diesel_schema_migrations").await?;
     let server = home.start().await?;
     assert!(server.admin().await.is_ok());

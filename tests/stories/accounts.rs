@@ -25,25 +25,15 @@ timed_stories! { a_login_rehashes_when_the_parameters_changed }
 
 async fn a_login_gives_tokens_that_verify(home: Home) -> Outcome {
     let server = home.start().await?;
-    let reply = server
-        .auth()
-        .login(login_as("admin", ADMIN_PASSWORD, "cli"))
-        .await?
-        .into_inner();
+    let reply = server.auth().login(login_as("admin", ADMIN_PASSWORD, "cli")).await?.into_inner();
     let tokens = reply.tokens.ok_or("no tokens")?;
     assert_eq!(tokens.token_type, "Bearer");
     assert!(tokens.refresh_token.starts_with("trt_"));
     assert!(!reply.password_change_required);
 
     let token = tokens.access_token.clone();
-    let answer = server
-        .auth()
-        .verify_token(VerifyTokenRequest {
-            token,
-            ..Default::default()
-        })
-        .await?
-        .into_inner();
+    let answer =
+        server.auth().verify_token(VerifyTokenRequest { token, ..Default::default() }).await?.into_inner();
     assert!(answer.active, "{answer:?}");
     let claims = answer.claims.ok_or("no claims")?;
     let session = reply.session.ok_or("no session")?;
@@ -54,10 +44,7 @@ async fn a_login_gives_tokens_that_verify(home: Home) -> Outcome {
     assert_eq!(claims.device_type, "cli");
     assert_eq!(claims.amr, ["pwd"]);
     assert_eq!(claims.expire_time, tokens.access_expire_time);
-    assert!(
-        claims.email.is_empty() && claims.preferred_username.is_empty(),
-        "nobody asked for them"
-    );
+    assert!(claims.email.is_empty() && claims.preferred_username.is_empty(), "nobody asked for them");
     server.stop().await
 }
 
@@ -69,16 +56,8 @@ async fn unknown_user_unknown_tenant_and_wrong_password_get_one_answer(home: Hom
     unknown_tenant.tenant = "nowhere".to_owned();
     let mut answers = Vec::new();
     for request in [wrong_password, unknown_user, unknown_tenant] {
-        let status = server
-            .auth()
-            .login(request)
-            .await
-            .expect_err("it was to be refused");
-        answers.push((
-            status.code(),
-            status.message().to_owned(),
-            status.details().to_owned(),
-        ));
+        let status = server.auth().login(request).await.expect_err("it was to be refused");
+        answers.push((status.code(), status.message().to_owned(), status.details().to_owned()));
     }
     assert_eq!(answers[0].0, Code::Unauthenticated);
     assert_eq!(answers[0], answers[1]);
@@ -94,10 +73,7 @@ async fn a_name_is_the_same_in_any_case_and_form(home: Home) -> Outcome {
     for name in ["\u{e5}ngström", "A\u{30a}ngstro\u{308}m", "\u{212b}NGSTRÖM"] {
         assert!(server.sign_in(name, "web").await.is_ok(), "{name}");
     }
-    let taken = server
-        .make_user(&admin, "ÅNGSTRÖM")
-        .await
-        .expect_err("the name is taken");
+    let taken = server.make_user(&admin, "ÅNGSTRÖM").await.expect_err("the name is taken");
     assert!(taken.to_string().contains("already"), "{taken}");
     server.stop().await
 }
@@ -105,10 +81,7 @@ async fn a_name_is_the_same_in_any_case_and_form(home: Home) -> Outcome {
 async fn sign_up_is_closed_unless_opened(home: Home) -> Outcome {
     let server = home.start().await?;
     let answer = server.auth().sign_up(sign_up("bert")).await;
-    assert_eq!(
-        refusal(answer),
-        (Code::PermissionDenied, "SIGNUP_CLOSED".to_owned())
-    );
+    assert_eq!(refusal(answer), (Code::PermissionDenied, "SIGNUP_CLOSED".to_owned()));
     server.stop().await
 }
 
@@ -127,18 +100,9 @@ async fn whoever_signs_up_is_signed_in(home: Home) -> Outcome {
     let server = home.start_with("[accounts]\nsignup = \"open\"\n").await?;
     let reply = server.auth().sign_up(sign_up("bert")).await?.into_inner();
     let token = reply.tokens.ok_or("no tokens")?.access_token;
-    let request = VerifyTokenRequest {
-        token,
-        required_scopes: vec!["email".to_owned()],
-        ..Default::default()
-    };
-    let claims = server
-        .auth()
-        .verify_token(request)
-        .await?
-        .into_inner()
-        .claims
-        .ok_or("no claims")?;
+    let request =
+        VerifyTokenRequest { token, required_scopes: vec!["email".to_owned()], ..Default::default() };
+    let claims = server.auth().verify_token(request).await?.into_inner().claims.ok_or("no claims")?;
     assert_eq!(claims.email, "bert@example.com");
     assert_eq!(claims.preferred_username, "bert");
     assert!(claims.roles.is_empty());
@@ -168,29 +132,14 @@ async fn a_new_password_ends_the_other_sessions(home: Home) -> Outcome {
     assert_eq!(reply.ended_sessions, 1);
 
     let list = |token: &str| authorized(token, ListSessionsRequest::default());
-    assert!(
-        server
-            .session()
-            .list_sessions(list(&web.access_token))
-            .await
-            .is_ok()
-    );
+    assert!(server.session().list_sessions(list(&web.access_token)).await.is_ok());
     let ended = server.session().list_sessions(list(&phone.access_token)).await;
-    assert_eq!(
-        refusal(ended),
-        (Code::Unauthenticated, "TOKEN_REVOKED".to_owned())
-    );
+    assert_eq!(refusal(ended), (Code::Unauthenticated, "TOKEN_REVOKED".to_owned()));
     assert_eq!(
         refusal(server.auth().login(login_as("anna", PASSWORD, "web")).await).1,
         "INVALID_CREDENTIALS"
     );
-    assert!(
-        server
-            .auth()
-            .login(login_as("anna", "another secret", "web"))
-            .await
-            .is_ok()
-    );
+    assert!(server.auth().login(login_as("anna", "another secret", "web")).await.is_ok());
     server.stop().await
 }
 
@@ -199,24 +148,10 @@ async fn a_new_password_can_end_all_sessions(home: Home) -> Outcome {
     let web = server.anna().await?;
     server.sign_in("anna", "mobile").await?;
     let request = authorized(&web.access_token, change(PASSWORD, "another secret", true));
-    assert_eq!(
-        server
-            .auth()
-            .change_password(request)
-            .await?
-            .into_inner()
-            .ended_sessions,
-        2
-    );
-    let logout = server
-        .auth()
-        .logout(authorized(&web.access_token, LogoutRequest {}))
-        .await;
+    assert_eq!(server.auth().change_password(request).await?.into_inner().ended_sessions, 2);
+    let logout = server.auth().logout(authorized(&web.access_token, LogoutRequest {})).await;
     assert_eq!(refusal(logout).1, "TOKEN_REVOKED");
-    let refresh = RefreshRequest {
-        refresh_token: web.refresh_token,
-        device: None,
-    };
+    let refresh = RefreshRequest { refresh_token: web.refresh_token, device: None };
     assert_eq!(refusal(server.auth().refresh(refresh).await).1, "TOKEN_REVOKED");
     server.stop().await
 }
@@ -235,11 +170,7 @@ async fn a_bad_new_password_changes_nothing(home: Home) -> Outcome {
     ];
     for (current, new, expected) in cases {
         let request = authorized(&web.access_token, change(current, new, true));
-        assert_eq!(
-            refusal(server.auth().change_password(request).await).1,
-            expected,
-            "{new:.20}"
-        );
+        assert_eq!(refusal(server.auth().change_password(request).await).1, expected, "{new:.20}");
     }
     assert!(server.sign_in("anna", "web").await.is_ok());
     server.stop().await
@@ -255,10 +186,7 @@ async fn a_password_that_must_change_allows_nothing_else(home: Home) -> Outcome 
         password_change_required: true,
         ..Default::default()
     };
-    server
-        .users()
-        .create_user(authorized(&admin.access_token, request))
-        .await?;
+    server.users().create_user(authorized(&admin.access_token, request)).await?;
     let mut login = login_as("anna", PASSWORD, "web");
     login.audience = vec!["orders".to_owned(), "tessera".to_owned()];
     let reply = server.auth().login(login).await?.into_inner();
@@ -267,59 +195,30 @@ async fn a_password_that_must_change_allows_nothing_else(home: Home) -> Outcome 
 
     let list = authorized(&tokens.access_token, ListSessionsRequest::default());
     let list = server.session().list_sessions(list).await;
-    assert_eq!(
-        refusal(list),
-        (Code::PermissionDenied, "PASSWORD_CHANGE_REQUIRED".to_owned())
-    );
+    assert_eq!(refusal(list), (Code::PermissionDenied, "PASSWORD_CHANGE_REQUIRED".to_owned()));
     let token = tokens.access_token.clone();
-    let request = VerifyTokenRequest {
-        token,
-        audience: "orders".to_owned(),
-        ..Default::default()
-    };
-    assert!(
-        !server.auth().verify_token(request).await?.into_inner().active,
-        "good for no other service"
-    );
+    let request = VerifyTokenRequest { token, audience: "orders".to_owned(), ..Default::default() };
+    assert!(!server.auth().verify_token(request).await?.into_inner().active, "good for no other service");
 
     let request = authorized(&tokens.access_token, change(PASSWORD, "another secret", false));
     server.auth().change_password(request).await?;
-    let refresh = RefreshRequest {
-        refresh_token: tokens.refresh_token,
-        device: None,
-    };
-    let next = server
-        .auth()
-        .refresh(refresh)
-        .await?
-        .into_inner()
-        .tokens
-        .ok_or("no tokens")?;
+    let refresh = RefreshRequest { refresh_token: tokens.refresh_token, device: None };
+    let next = server.auth().refresh(refresh).await?.into_inner().tokens.ok_or("no tokens")?;
     let list = authorized(&next.access_token, ListSessionsRequest::default());
     assert!(server.session().list_sessions(list).await.is_ok());
-    let request = VerifyTokenRequest {
-        token: next.access_token,
-        audience: "orders".to_owned(),
-        ..Default::default()
-    };
-    assert!(
-        server.auth().verify_token(request).await?.into_inner().active,
-        "what was asked for at login"
-    );
+    let request =
+        VerifyTokenRequest { token: next.access_token, audience: "orders".to_owned(), ..Default::default() };
+    assert!(server.auth().verify_token(request).await?.into_inner().active, "what was asked for at login");
     server.stop().await
 }
 
 async fn a_login_rehashes_when_the_parameters_changed(home: Home) -> Outcome {
     let hashes = "SELECT password_hash AS first FROM users WHERE username = 'admin'";
-    let server = home
-        .start_with("[passwords]\nargon2_memory_kib = 64\nargon2_time = 1\n")
-        .await?;
+    let server = home.start_with("[passwords]\nargon2_memory_kib = 64\nargon2_time = 1\n").await?;
     assert!(home.query(hashes).await?[0].starts_with("$argon2id$v=19$m=64,t=1,p=1$"));
     server.stop().await?;
 
-    let server = home
-        .start_with("[passwords]\nargon2_memory_kib = 128\nargon2_time = 1\n")
-        .await?;
+    let server = home.start_with("[passwords]\nargon2_memory_kib = 128\nargon2_time = 1\n").await?;
     server.admin().await?;
     assert!(home.query(hashes).await?[0].starts_with("$argon2id$v=19$m=128,t=1,p=1$"));
     server.admin().await?;

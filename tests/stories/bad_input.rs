@@ -30,14 +30,8 @@ fn field<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -> String {
     let status = result.expect_err("it was to be refused");
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     let details = status.get_error_details();
-    assert_eq!(
-        details.error_info().map(|info| info.reason.as_str()),
-        Some("INVALID_FIELD")
-    );
-    let violations = details
-        .bad_request()
-        .map(|bad| bad.field_violations.clone())
-        .unwrap_or_default();
+    assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("INVALID_FIELD"));
+    let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
     assert_eq!(violations.len(), 1);
     assert!(!violations[0].description.is_empty());
     violations[0].field.clone()
@@ -60,31 +54,16 @@ async fn fields_that_are_wrong_are_named(home: Home) -> Outcome {
         ("username", with(&|r| r.username = "nul\0".to_owned())),
         ("password", with(&|r| r.password = String::new())),
         ("password", with(&|r| r.password = long(129))),
-        (
-            "device.type",
-            with(&|r| r.device = crate::support::device("Not A Word")),
-        ),
-        (
-            "device.type",
-            with(&|r| r.device = crate::support::device(&long(33))),
-        ),
-        (
-            "device.name",
-            with(&|r| r.device.as_mut().unwrap().name = "line\nbreak".to_owned()),
-        ),
+        ("device.type", with(&|r| r.device = crate::support::device("Not A Word"))),
+        ("device.type", with(&|r| r.device = crate::support::device(&long(33)))),
+        ("device.name", with(&|r| r.device.as_mut().unwrap().name = "line\nbreak".to_owned())),
         ("device.id", with(&|r| r.device.as_mut().unwrap().id = long(129))),
         ("audience", with(&|r| r.audience = vec![String::new()])),
         ("audience", with(&|r| r.audience = vec![long(257)])),
-        (
-            "audience",
-            with(&|r| r.audience = (0..17).map(|n| n.to_string()).collect()),
-        ),
+        ("audience", with(&|r| r.audience = (0..17).map(|n| n.to_string()).collect())),
         ("scope", with(&|r| r.scope = vec!["two scopes".to_owned()])),
         ("scope", with(&|r| r.scope = vec!["quo\"te".to_owned()])),
-        (
-            "scope",
-            with(&|r| r.scope = (0..65).map(|n| n.to_string()).collect()),
-        ),
+        ("scope", with(&|r| r.scope = (0..65).map(|n| n.to_string()).collect())),
     ];
     for (expected, request) in cases {
         assert_eq!(field(server.auth().login(request).await), expected);
@@ -118,28 +97,15 @@ async fn fields_that_are_wrong_are_named(home: Home) -> Outcome {
     }
 
     for name in ["", "UPPER", "-dash", "dash-", "do.t", &long(64)] {
-        let request = CreateTenantRequest {
-            name: name.to_owned(),
-            display_name: String::new(),
-        };
+        let request = CreateTenantRequest { name: name.to_owned(), display_name: String::new() };
         assert_eq!(
-            field(
-                server
-                    .tenants()
-                    .create_tenant(authorized(&admin.access_token, request))
-                    .await
-            ),
+            field(server.tenants().create_tenant(authorized(&admin.access_token, request)).await),
             "name"
         );
     }
     let neither = authorized(&admin.access_token, GetTenantRequest::default());
     assert_eq!(field(server.tenants().get_tenant(neither).await), "tenant_id");
-    let no_id = authorized(
-        &admin.access_token,
-        GetSessionRequest {
-            session_id: "1".to_owned(),
-        },
-    );
+    let no_id = authorized(&admin.access_token, GetSessionRequest { session_id: "1".to_owned() });
     assert_eq!(field(server.session().get_session(no_id).await), "session_id");
     server.stop().await
 }
@@ -150,18 +116,9 @@ where
     M: prost::Message + Send + Sync + 'static,
 {
     let mut client = tonic::client::Grpc::new(channel);
-    client
-        .ready()
-        .await
-        .map_err(|error| Status::unavailable(error.to_string()))?;
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = PathAndQuery::from_static("/tessera.v1.Auth/Login");
-    client
-        .unary(
-            Request::new(message),
-            path,
-            ProstCodec::<M, LoginResponse>::default(),
-        )
-        .await
+    client.unary(Request::new(message), path, ProstCodec::<M, LoginResponse>::default()).await
 }
 
 /// A login as somebody sees it who thinks that names are bytes.
@@ -189,13 +146,7 @@ async fn a_message_that_is_too_large_is_refused(home: Home) -> Outcome {
 
 async fn a_message_that_is_not_utf8_is_refused(home: Home) -> Outcome {
     let server = home.start().await?;
-    let answer = login_with(
-        server.channel(),
-        BytesLogin {
-            username: vec![0xff, 0xfe],
-        },
-    )
-    .await;
+    let answer = login_with(server.channel(), BytesLogin { username: vec![0xff, 0xfe] }).await;
     assert_eq!(refusal(answer), invalid());
     server.stop().await
 }
@@ -210,58 +161,22 @@ async fn a_message_that_is_no_protobuf_is_refused(home: Home) -> Outcome {
 async fn pages_are_checked(home: Home) -> Outcome {
     let server = home.start().await?;
     let token = server.admin().await?.access_token;
-    for (page_size, page_token, wrong) in [
-        (-1, "", "page_size"),
-        (i32::MIN, "", "page_size"),
-        (0, "x", "page_token"),
-    ] {
+    for (page_size, page_token, wrong) in
+        [(-1, "", "page_size"), (i32::MIN, "", "page_size"), (0, "x", "page_token")]
+    {
         let page_token = page_token.to_owned();
-        let list = ListSessionsRequest {
-            page_size,
-            page_token: page_token.clone(),
-            ..Default::default()
-        };
-        assert_eq!(
-            field(server.session().list_sessions(authorized(&token, list)).await),
-            wrong
-        );
-        let list = ListUsersRequest {
-            page_size,
-            page_token: page_token.clone(),
-            ..Default::default()
-        };
-        assert_eq!(
-            field(server.users().list_users(authorized(&token, list)).await),
-            wrong
-        );
-        let list = ListTenantsRequest {
-            page_size,
-            page_token: page_token.clone(),
-        };
-        assert_eq!(
-            field(server.tenants().list_tenants(authorized(&token, list)).await),
-            wrong
-        );
-        let list = ListEventsRequest {
-            page_size,
-            page_token,
-            ..Default::default()
-        };
-        assert_eq!(
-            field(server.audit().list_events(authorized(&token, list)).await),
-            wrong
-        );
+        let list = ListSessionsRequest { page_size, page_token: page_token.clone(), ..Default::default() };
+        assert_eq!(field(server.session().list_sessions(authorized(&token, list)).await), wrong);
+        let list = ListUsersRequest { page_size, page_token: page_token.clone(), ..Default::default() };
+        assert_eq!(field(server.users().list_users(authorized(&token, list)).await), wrong);
+        let list = ListTenantsRequest { page_size, page_token: page_token.clone() };
+        assert_eq!(field(server.tenants().list_tenants(authorized(&token, list)).await), wrong);
+        let list = ListEventsRequest { page_size, page_token, ..Default::default() };
+        assert_eq!(field(server.audit().list_events(authorized(&token, list)).await), wrong);
     }
-    let huge = ListSessionsRequest {
-        page_size: i32::MAX,
-        ..Default::default()
-    };
+    let huge = ListSessionsRequest { page_size: i32::MAX, ..Default::default() };
     assert!(
-        server
-            .session()
-            .list_sessions(authorized(&token, huge))
-            .await
-            .is_ok(),
+        server.session().list_sessions(authorized(&token, huge)).await.is_ok(),
         "more than there is gets the most"
     );
     server.stop().await
@@ -275,49 +190,29 @@ async fn bearer_tokens_are_checked(home: Home) -> Outcome {
     let call = |values: Vec<String>| {
         let mut request = Request::new(ListSessionsRequest::default());
         for value in values {
-            request
-                .metadata_mut()
-                .append("authorization", value.parse().expect("ASCII"));
+            request.metadata_mut().append("authorization", value.parse().expect("ASCII"));
         }
         let mut session = server.session();
         async move { session.list_sessions(request).await }
     };
     assert_eq!(refusal(call(vec![]).await), unauthenticated("TOKEN_MISSING"));
-    assert_eq!(
-        refusal(call(vec![format!("Basic {token}")]).await),
-        unauthenticated("TOKEN_MISSING")
-    );
+    assert_eq!(refusal(call(vec![format!("Basic {token}")]).await), unauthenticated("TOKEN_MISSING"));
     assert_eq!(refusal(call(vec![token.clone()]).await), malformed);
     let twice = vec![format!("Bearer {token}"), format!("Bearer {token}")];
     assert_eq!(refusal(call(twice).await), malformed, "which of the two?");
-    assert!(
-        call(vec![format!("bearer {token}")]).await.is_ok(),
-        "schemes have no case (RFC 9110)"
-    );
+    assert!(call(vec![format!("bearer {token}")]).await.is_ok(), "schemes have no case (RFC 9110)");
     server.stop().await
 }
 
 async fn a_method_that_is_not_there_is_unimplemented(home: Home) -> Outcome {
     let server = home.start().await?;
-    for path in [
-        "/tessera.v1.Auth/Nothing",
-        "/tessera.v1.Nothing/Login",
-        "/nothing",
-    ] {
+    for path in ["/tessera.v1.Auth/Nothing", "/tessera.v1.Nothing/Login", "/nothing"] {
         let mut client = tonic::client::Grpc::new(server.channel());
         client.ready().await?;
         let answer = client
-            .unary(
-                Request::new(()),
-                PathAndQuery::from_static(path),
-                ProstCodec::<(), ()>::default(),
-            )
+            .unary(Request::new(()), PathAndQuery::from_static(path), ProstCodec::<(), ()>::default())
             .await;
-        assert_eq!(
-            refusal(answer),
-            (Code::Unimplemented, "UNIMPLEMENTED".to_owned()),
-            "{path}"
-        );
+        assert_eq!(refusal(answer), (Code::Unimplemented, "UNIMPLEMENTED".to_owned()), "{path}");
     }
     server.stop().await
 }

@@ -53,11 +53,7 @@ fn file(path: &str) -> PathBuf {
 fn client(variable: &str, name: &str) -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| file("target"), PathBuf::from);
     let path = env::var_os(variable).map_or_else(|| target.join("python/bin").join(name), PathBuf::from);
-    assert!(
-        path.is_file(),
-        "no {}: run scripts/test, which installs it",
-        path.display()
-    );
+    assert!(path.is_file(), "no {}: run scripts/test, which installs it", path.display());
     path
 }
 
@@ -95,10 +91,7 @@ async fn pyjwt_checks_a_token_with_nothing_but_the_jwks_url(home: Home) -> Outco
     let token = token_for(&server, "orders").await?;
     let for_another = token_for(&server, "billing").await?;
     let base_url = format!("http://{}", server.address);
-    run(python("pyjwt_jwks_url.py")
-        .arg(file("README.md"))
-        .args([base_url, token, for_another]))
-    .await?;
+    run(python("pyjwt_jwks_url.py").arg(file("README.md")).args([base_url, token, for_another])).await?;
     server.stop().await
 }
 
@@ -142,10 +135,7 @@ async fn the_verifier_needs_the_issuers_keys_alone(home: Home) -> Outcome {
     assert_eq!(verifier.check(token, &ours, end).err(), Some(Refusal::Expired));
     let refused = |token: &str, expected: &Expected| verifier.check(token, expected, now).err();
     let elsewhere = expected(ISSUER, "orders");
-    assert_eq!(
-        refused(token, &elsewhere),
-        Some(Refusal::Invalid("another audience"))
-    );
+    assert_eq!(refused(token, &elsewhere), Some(Refusal::Invalid("another audience")));
     // A new one, which remembers no endorsement: the issuer's name stands there too.
     let others = expected("http://127.0.0.1:50052", "tessera");
     assert_eq!(refused(token, &others), Some(Refusal::Invalid("another issuer")));
@@ -154,25 +144,13 @@ async fn the_verifier_needs_the_issuers_keys_alone(home: Home) -> Outcome {
 
     let (signed, signature) = token.rsplit_once('.').ok_or("no signature")?;
     let first = if signature.starts_with('A') { "B" } else { "A" };
-    for forged in [
-        format!("{signed}."),
-        format!("{signed}.{first}{}", &signature[1..]),
-    ] {
-        assert!(matches!(
-            refused(&forged, &ours),
-            Some(Refusal::Invalid(_) | Refusal::Malformed)
-        ));
+    for forged in [format!("{signed}."), format!("{signed}.{first}{}", &signature[1..])] {
+        assert!(matches!(refused(&forged, &ours), Some(Refusal::Invalid(_) | Refusal::Malformed)));
     }
-    assert!(
-        Verifier::default().check(token, &ours, now).is_err(),
-        "a verifier without keys accepts nothing"
-    );
+    assert!(Verifier::default().check(token, &ours, now).is_err(), "a verifier without keys accepts nothing");
 
     // Another generation of the session, by the same verifier: no key is fetched for it.
-    let request = RefreshRequest {
-        refresh_token: anna.refresh_token,
-        device: None,
-    };
+    let request = RefreshRequest { refresh_token: anna.refresh_token, device: None };
     let next = server.auth().refresh(request).await?.into_inner();
     let next = next.tokens.ok_or("no tokens")?.access_token;
     assert!(verifier.check(&next, &ours, SystemClock.now()).is_ok());
@@ -183,10 +161,7 @@ async fn the_verifier_needs_the_issuers_keys_alone(home: Home) -> Outcome {
     assert!(verifier.check(&next, &ours, SystemClock.now()).is_ok());
     let revocation = tessera::domain::trust::Revocation::Session(user.sid);
     verifier.trust().admit(&revocation, end);
-    assert_eq!(
-        verifier.check(&next, &ours, SystemClock.now()).err(),
-        Some(Refusal::Revoked)
-    );
+    assert_eq!(verifier.check(&next, &ours, SystemClock.now()).err(), Some(Refusal::Revoked));
     server.stop().await
 }
 
@@ -203,10 +178,7 @@ async fn grpcurl_follows_the_readme_word_for_word() -> Outcome {
     let mut lines = BufReader::new(server.stderr.take().ok_or("its output is piped")?).lines();
     let mut said = String::new();
     let address = loop {
-        let line = lines
-            .next_line()
-            .await?
-            .ok_or_else(|| format!("it ended: {said}"))?;
+        let line = lines.next_line().await?.ok_or_else(|| format!("it ended: {said}"))?;
         said.push_str(&line);
         said.push('\n');
         if let Some((_, rest)) = line.split_once("serves gRPC and HTTP on http://") {
@@ -220,32 +192,18 @@ async fn grpcurl_follows_the_readme_word_for_word() -> Outcome {
     let said_file = reader.path().join("said");
     std::fs::write(&said_file, said)?;
     let grpcurl = client("TESTS_GRPCURL", "grpcurl");
-    let mut path = grpcurl
-        .parent()
-        .ok_or("it lies in a folder")?
-        .as_os_str()
-        .to_owned();
+    let mut path = grpcurl.parent().ok_or("it lies in a folder")?.as_os_str().to_owned();
     path.push(":");
     path.push(env::var_os("PATH").unwrap_or_default());
     let mut tour = python("tour.py");
-    tour.current_dir(reader.path())
-        .env("PATH", path)
-        .arg(file("README.md"))
-        .arg(address)
-        .arg(said_file);
+    tour.current_dir(reader.path()).env("PATH", path).arg(file("README.md")).arg(address).arg(said_file);
     if env::var_os("TESTS_WRITE_README").is_some() {
         tour.arg("--write");
     }
     run(&mut tour).await?;
 
     let pid = server.id().ok_or("it has ended before")?;
-    assert!(
-        Command::new("kill")
-            .arg(pid.to_string())
-            .status()
-            .await?
-            .success()
-    );
+    assert!(Command::new("kill").arg(pid.to_string()).status().await?.success());
     assert!(server.wait().await?.success());
     Ok(())
 }

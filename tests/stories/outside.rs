@@ -36,10 +36,7 @@ async fn http(server: &Server, request_line: &str) -> Result<(String, String), B
 async fn every_reply_carries_the_requests_id(home: Home) -> Outcome {
     let server = home.start().await?;
     let id = |metadata: &tonic::metadata::MetadataMap| {
-        metadata
-            .get("x-request-id")
-            .and_then(|id| Some(id.to_str().ok()?.to_owned()))
-            .unwrap_or_default()
+        metadata.get("x-request-id").and_then(|id| Some(id.to_str().ok()?.to_owned())).unwrap_or_default()
     };
     let reply = server.keys().get_jwks(GetJwksRequest {}).await?;
     assert!(uuid::Uuid::parse_str(&id(reply.metadata())).is_ok());
@@ -50,26 +47,13 @@ async fn every_reply_carries_the_requests_id(home: Home) -> Outcome {
 
     let mut request = Request::new(login_as("admin", PASSWORD, "web"));
     request.metadata_mut().insert("x-request-id", "trace-18".parse()?);
-    let refused = server
-        .auth()
-        .login(request)
-        .await
-        .expect_err("the password is wrong");
+    let refused = server.auth().login(request).await.expect_err("the password is wrong");
     assert_eq!(id(refused.metadata()), "trace-18");
 
     let mut request = Request::new(LogoutRequest {});
-    request
-        .metadata_mut()
-        .insert("x-request-id", "two words\tor more".parse()?);
-    let refused = server
-        .auth()
-        .logout(request)
-        .await
-        .expect_err("there is no token");
-    assert!(
-        uuid::Uuid::parse_str(&id(refused.metadata())).is_ok(),
-        "an id that could forge a log line"
-    );
+    request.metadata_mut().insert("x-request-id", "two words\tor more".parse()?);
+    let refused = server.auth().logout(request).await.expect_err("there is no token");
+    assert!(uuid::Uuid::parse_str(&id(refused.metadata())).is_ok(), "an id that could forge a log line");
     server.stop().await
 }
 
@@ -80,24 +64,13 @@ async fn the_jwk_set_is_there_over_http(home: Home) -> Outcome {
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(head.contains("content-type: application/jwk-set+json"), "{head}");
     assert!(head.contains("cache-control: public, max-age="), "{head}");
-    assert_eq!(
-        body,
-        server
-            .keys()
-            .get_jwks(GetJwksRequest {})
-            .await?
-            .into_inner()
-            .jwks_json
-    );
+    assert_eq!(body, server.keys().get_jwks(GetJwksRequest {}).await?.into_inner().jwks_json);
 
     let kid = "SELECT kid AS first FROM sessions";
     let kid = home.query(kid).await?.pop().ok_or("no session")?;
     let (head, body) = http(&server, &format!("GET /.well-known/jwks.json?kid={kid}")).await?;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    assert_eq!(
-        serde_json::from_str::<serde_json::Value>(&body)?["keys"][0]["kid"],
-        kid
-    );
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&body)?["keys"][0]["kid"], kid);
     let (head, body) = http(&server, "GET /.well-known/jwks.json?kid=unknown").await?;
     assert!(head.starts_with("HTTP/1.1 404"), "{head}");
     assert!(body.contains("NOT_FOUND"), "{body}");
@@ -110,13 +83,9 @@ async fn the_jwk_set_is_there_over_http(home: Home) -> Outcome {
 
 async fn elsewhere_is_a_404(home: Home) -> Outcome {
     let server = home.start().await?;
-    for line in [
-        "GET /",
-        "GET /favicon.ico",
-        "POST /login",
-        "GET /.well-known/",
-        "GET /tessera.v1.Auth/Nothing",
-    ] {
+    for line in
+        ["GET /", "GET /favicon.ico", "POST /login", "GET /.well-known/", "GET /tessera.v1.Auth/Nothing"]
+    {
         let (head, _) = http(&server, line).await?;
         assert!(head.starts_with("HTTP/1.1 404"), "{line}: {head}");
     }
@@ -156,31 +125,17 @@ async fn events(server: &Server, token: &str) -> Result<Vec<AuditEvent>, Box<dyn
 async fn the_audit_trail_tells_who_did_what(home: Home) -> Outcome {
     let server = home.start().await?;
     let anna = server.anna().await?;
-    let _ = server
-        .auth()
-        .login(login_as("anna", "a wrong password", "web"))
-        .await;
-    let _ = server
-        .auth()
-        .login(login_as("nobody", "a wrong password", "web"))
-        .await;
+    let _ = server.auth().login(login_as("anna", "a wrong password", "web")).await;
+    let _ = server.auth().login(login_as("nobody", "a wrong password", "web")).await;
     let mut logout = authorized(&anna.access_token, LogoutRequest {});
-    logout
-        .metadata_mut()
-        .insert("x-request-id", "the-logout".parse()?);
+    logout.metadata_mut().insert("x-request-id", "the-logout".parse()?);
     server.auth().logout(logout).await?;
     let admin = server.admin().await?;
 
     let events = events(&server, &admin.access_token).await?;
     let told: Vec<(&str, &str, bool)> = events
         .iter()
-        .map(|event| {
-            (
-                event.action.as_str(),
-                event.reason.as_str(),
-                event.target_id == anna.user_id,
-            )
-        })
+        .map(|event| (event.action.as_str(), event.reason.as_str(), event.target_id == anna.user_id))
         .collect();
     let expected = [
         ("login", "", false),
@@ -198,25 +153,16 @@ async fn the_audit_trail_tells_who_did_what(home: Home) -> Outcome {
         (logout.actor_id.as_str(), logout.target_id.as_str()),
         (anna.user_id.as_str(), anna.session_id.as_str())
     );
-    assert_eq!(
-        (logout.address.as_str(), logout.request_id.as_str()),
-        ("127.0.0.1", "the-logout")
-    );
+    assert_eq!((logout.address.as_str(), logout.request_id.as_str()), ("127.0.0.1", "the-logout"));
     assert_eq!(logout.outcome(), EventOutcome::Success);
     assert_eq!(events[2].outcome(), EventOutcome::Failure);
-    assert_eq!(
-        events[2].target_id, "",
-        "a name that may be a mistyped password is not kept"
-    );
+    assert_eq!(events[2].target_id, "", "a name that may be a mistyped password is not kept");
     server.stop().await
 }
 
 async fn the_audit_trail_is_final(home: Home) -> Outcome {
     let server = home.start().await?;
-    for statement in [
-        "UPDATE audit_events SET action = 'nothing'",
-        "DELETE FROM audit_events",
-    ] {
+    for statement in ["UPDATE audit_events SET action = 'nothing'", "DELETE FROM audit_events"] {
         let refused = home.query(statement).await.expect_err("it is append-only");
         let told = format!("{refused:?}");
         assert!(told.contains("append-only"), "{told}");
@@ -232,14 +178,9 @@ async fn no_secret_is_stored_in_the_clear(home: Home) -> Outcome {
         None => std::fs::read(home.dir().join("data/tessera.db"))?,
         Some(_) => {
             let mut dump = String::new();
-            for table in [
-                "users",
-                "sessions",
-                "session_keys",
-                "issuer_keys",
-                "server_secrets",
-                "audit_events",
-            ] {
+            for table in
+                ["users", "sessions", "session_keys", "issuer_keys", "server_secrets", "audit_events"]
+            {
                 let rows = format!("SELECT CAST(t.* AS TEXT) AS first FROM {table} t");
                 dump.extend(home.query(&rows).await?);
             }
@@ -249,12 +190,7 @@ async fn no_secret_is_stored_in_the_clear(home: Home) -> Outcome {
     let holds = |needle: &[u8]| dump.windows(needle.len()).any(|window| window == needle);
     assert!(holds(b"anna"), "the dump holds what is not secret");
     let tag = &anna.refresh_token[anna.refresh_token.len() - 40..];
-    for secret in [
-        PASSWORD,
-        ADMIN_PASSWORD,
-        tag,
-        &anna.access_token[anna.access_token.len() - 40..],
-    ] {
+    for secret in [PASSWORD, ADMIN_PASSWORD, tag, &anna.access_token[anna.access_token.len() - 40..]] {
         assert!(!holds(secret.as_bytes()), "{secret:.10}");
     }
     server_key_is_sealed(&home).await
@@ -269,10 +205,7 @@ async fn server_key_is_sealed(home: &Home) -> Outcome {
     };
     for table in ["issuer_keys", "session_keys"] {
         let keys = home.query(&format!("SELECT {hex} AS first FROM {table}")).await?;
-        assert!(
-            !keys.is_empty() && keys.iter().all(|key| key.starts_with("0108")),
-            "{table}: {keys:?}"
-        );
+        assert!(!keys.is_empty() && keys.iter().all(|key| key.starts_with("0108")), "{table}: {keys:?}");
     }
     Ok(())
 }

@@ -53,19 +53,12 @@ fn shown_password(said: &str) -> Option<&str> {
 
 async fn is_active(server: &Server, token: &str, strict: bool) -> Result<bool, Box<dyn Error>> {
     let token = token.to_owned();
-    let request = VerifyTokenRequest {
-        token,
-        strict,
-        ..Default::default()
-    };
+    let request = VerifyTokenRequest { token, strict, ..Default::default() };
     Ok(server.auth().verify_token(request).await?.into_inner().active)
 }
 
 fn refresh(token: &str) -> RefreshRequest {
-    RefreshRequest {
-        refresh_token: token.to_owned(),
-        device: None,
-    }
+    RefreshRequest { refresh_token: token.to_owned(), device: None }
 }
 
 fn change(current: &str, new: &str) -> ChangePasswordRequest {
@@ -95,20 +88,12 @@ async fn an_empty_machine_gets_an_admin_whose_password_is_shown_once_and_must_ch
         made.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
     }
     assert!(made.contains("kek"), "{made:?}");
-    assert_eq!(
-        made.contains("tessera.db"),
-        home.kind == Kind::BinarySqlite,
-        "{made:?}"
-    );
+    assert_eq!(made.contains("tessera.db"), home.kind == Kind::BinarySqlite, "{made:?}");
 
     let said = server.said();
     let password = shown_password(&said).ok_or("no password was shown")?;
     assert_eq!(said.matches(password).count(), 1, "{said}");
-    let reply = server
-        .auth()
-        .login(login_as("admin", password, "cli"))
-        .await?
-        .into_inner();
+    let reply = server.auth().login(login_as("admin", password, "cli")).await?.into_inner();
     assert!(reply.password_change_required);
     let admin = Person::from(reply);
     assert_eq!(
@@ -122,10 +107,7 @@ async fn an_empty_machine_gets_an_admin_whose_password_is_shown_once_and_must_ch
 
     let server = Server::of_binary(serve(&home)).await?;
     let said = server.said();
-    assert!(
-        shown_password(&said).is_none() && !said.contains("first admin"),
-        "{said}"
-    );
+    assert!(shown_password(&said).is_none() && !said.contains("first admin"), "{said}");
     let request = authorized(&admin.access_token, change(password, ADMIN_PASSWORD));
     server.auth().change_password(request).await?;
     let login = login_as("admin", ADMIN_PASSWORD, "cli");
@@ -138,10 +120,7 @@ async fn an_empty_machine_gets_an_admin_whose_password_is_shown_once_and_must_ch
 async fn a_given_admin_password_is_kept_and_not_shown(home: Home) -> Outcome {
     let server = home.start().await?;
     let said = server.said();
-    assert!(
-        !said.contains(ADMIN_PASSWORD) && shown_password(&said).is_none(),
-        "{said}"
-    );
+    assert!(!said.contains(ADMIN_PASSWORD) && shown_password(&said).is_none(), "{said}");
     let login = login_as("admin", ADMIN_PASSWORD, "cli");
     let reply = server.auth().login(login).await?.into_inner();
     assert!(!reply.password_change_required);
@@ -161,10 +140,7 @@ async fn a_bad_admin_password_is_refused_and_a_better_one_taken_then(home: Home)
         command.env("TESSERA_BOOTSTRAP_ADMIN_PASSWORD", bad);
         let ended = run(command).await?;
         assert_eq!(ended.code, Some(1), "{ended:?}");
-        assert!(
-            ended.stderr.contains("TESSERA_BOOTSTRAP_ADMIN_PASSWORD"),
-            "{ended:?}"
-        );
+        assert!(ended.stderr.contains("TESSERA_BOOTSTRAP_ADMIN_PASSWORD"), "{ended:?}");
         assert!(ended.stderr.contains(why), "{ended:?}");
     }
     let server = home.start().await?;
@@ -207,14 +183,8 @@ async fn without_its_key_encryption_key_it_refuses_to_start_and_changes_nothing(
         }
         let ended = run(serve(&home)).await?;
         assert_eq!(ended.code, Some(1), "{ended:?}");
-        assert!(
-            ended.stderr.contains(&format!("key-encryption key `{id}`")),
-            "{ended:?}"
-        );
-        assert!(
-            !ended.stderr.contains(bytes) && !ended.stderr.contains(&zeros),
-            "{ended:?}"
-        );
+        assert!(ended.stderr.contains(&format!("key-encryption key `{id}`")), "{ended:?}");
+        assert!(!ended.stderr.contains(bytes) && !ended.stderr.contains(&zeros), "{ended:?}");
         let there = std::fs::read_to_string(&file).ok();
         assert_eq!(there, exchanged, "the file is the operator's");
         assert_eq!(contents(&home).await?, before);
@@ -232,21 +202,11 @@ async fn a_second_server_on_the_same_sqlite_database_is_refused() -> Outcome {
     let home = Home::new(Kind::BinarySqlite).await?;
     let first = home.start().await?;
     let mut same_url = serve(&home);
-    same_url.args([
-        "--data-dir",
-        "elsewhere",
-        "--database-url",
-        "sqlite://data/tessera.db",
-    ]);
+    same_url.args(["--data-dir", "elsewhere", "--database-url", "sqlite://data/tessera.db"]);
     for command in [serve(&home), same_url] {
         let ended = run(command).await?;
         assert_eq!(ended.code, Some(1), "{ended:?}");
-        assert!(
-            ended
-                .stderr
-                .contains("data/tessera.db: another server uses this database"),
-            "{ended:?}"
-        );
+        assert!(ended.stderr.contains("data/tessera.db: another server uses this database"), "{ended:?}");
     }
     first.admin().await?;
     // The lock is the process's own: nothing that a killed one leaves is in the way.
@@ -265,10 +225,7 @@ async fn a_taken_port_is_named_before_anything_is_made() -> Outcome {
     command.args(["serve", "--listen", &address]);
     let ended = run(command).await?;
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(
-        ended.stderr.contains(&format!("can't listen: {address}")),
-        "{ended:?}"
-    );
+    assert!(ended.stderr.contains(&format!("can't listen: {address}")), "{ended:?}");
     assert!(!home.dir().join("data").exists());
     Ok(())
 }
@@ -325,23 +282,12 @@ async fn three_servers_that_start_at_once_on_an_empty_database_are_one_service()
         token = reply.tokens.ok_or("no tokens")?.refresh_token;
     }
 
-    a.auth()
-        .logout(authorized(&web.access_token, LogoutRequest {}))
-        .await?;
-    assert!(
-        !is_active(&a, &web.access_token, false).await?,
-        "at once where it happened"
-    );
+    a.auth().logout(authorized(&web.access_token, LogoutRequest {})).await?;
+    assert!(!is_active(&a, &web.access_token, false).await?, "at once where it happened");
     for other in [&b, &c] {
-        assert!(
-            !is_active(other, &web.access_token, true).await?,
-            "strict: at once"
-        );
+        assert!(!is_active(other, &web.access_token, true).await?, "strict: at once");
         let again = other.auth().refresh(refresh(&token)).await;
-        assert_eq!(
-            refusal(again),
-            (Code::Unauthenticated, "TOKEN_REVOKED".to_owned())
-        );
+        assert_eq!(refusal(again), (Code::Unauthenticated, "TOKEN_REVOKED".to_owned()));
     }
     let begun = Instant::now();
     for other in [&b, &c] {
@@ -351,10 +297,7 @@ async fn three_servers_that_start_at_once_on_an_empty_database_are_one_service()
         .await?;
     }
     println!("the logout reached the others in {:?}", begun.elapsed());
-    assert!(
-        is_active(&c, &phone.access_token, false).await?,
-        "and no other session"
-    );
+    assert!(is_active(&c, &phone.access_token, false).await?, "and no other session");
     for server in [a, b, c] {
         server.stop().await?;
     }
@@ -367,9 +310,7 @@ async fn a_server_that_waits_for_anothers_migration_can_be_stopped() -> Outcome 
     let url = home.database_url().ok_or("no PostgreSQL")?;
     let (other, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     let connection = tokio::spawn(connection);
-    other
-        .simple_query("SELECT pg_advisory_lock(x'0074657373657261'::bigint)")
-        .await?;
+    other.simple_query("SELECT pg_advisory_lock(x'0074657373657261'::bigint)").await?;
     let mut command = serve(&home);
     let waiting = command.stderr(std::process::Stdio::piped()).spawn()?;
     eventually("it waits", async || {
@@ -408,10 +349,7 @@ async fn begin_login(
         Ok(Person::from(reply.into_inner()))
     });
     eventually("the login is under way", async || {
-        Ok(server
-            .get("/metrics")
-            .await?
-            .contains("tessera_hash_threads_free 0"))
+        Ok(server.get("/metrics").await?.contains("tessera_hash_threads_free 0"))
     })
     .await?;
     Ok(login)
@@ -441,9 +379,7 @@ async fn finishes_what_it_began(home: Home, name: &str) -> Outcome {
     let _idle = server.new_channel().await?;
     let _silent = TcpStream::connect(server.address).await?;
     let mut kept_open = TcpStream::connect(server.address).await?;
-    kept_open
-        .write_all(b"GET /nowhere HTTP/1.1\r\nhost: tessera\r\n\r\n")
-        .await?;
+    kept_open.write_all(b"GET /nowhere HTTP/1.1\r\nhost: tessera\r\n\r\n").await?;
     let mut answer = [0; 12];
     kept_open.read_exact(&mut answer).await?;
     assert_eq!(&answer, b"HTTP/1.1 404");
@@ -451,9 +387,7 @@ async fn finishes_what_it_began(home: Home, name: &str) -> Outcome {
     let login = begin_login(&server).await?;
     signal(pid, name)?;
     for watch in &mut watches {
-        let next = timeout(FENCE, watch.message())
-            .await??
-            .ok_or("the stream ended")?;
+        let next = timeout(FENCE, watch.message()).await??.ok_or("the stream ended")?;
         assert_eq!(next.status(), ServingStatus::NotServing);
     }
     let person = timeout(FENCE, login).await???;
@@ -554,10 +488,7 @@ async fn whatever_was_answered_survives_a_kill(home: Home) -> Outcome {
     drop(tell);
     let (mut logins, mut refreshes) = (0, 0);
     while logins < CALLERS || refreshes < CALLERS {
-        match timeout(FENCE, answers.recv())
-            .await?
-            .ok_or("the server went away")?
-        {
+        match timeout(FENCE, answers.recv()).await?.ok_or("the server went away")? {
             Answered::Login => logins += 1,
             Answered::Refresh => refreshes += 1,
         }
@@ -570,11 +501,7 @@ async fn whatever_was_answered_survives_a_kill(home: Home) -> Outcome {
 
     let begun = Instant::now();
     let server = home.start_with(BUSY).await?;
-    println!(
-        "back in {:?} with {} sessions that were answered",
-        begun.elapsed(),
-        answered.len()
-    );
+    println!("back in {:?} with {} sessions that were answered", begun.elapsed(), answered.len());
     assert!(answered.len() > 2 * CALLERS);
     for half in [
         "sessions AS s WHERE NOT EXISTS (SELECT 1 FROM session_keys AS k WHERE k.kid = s.kid AND k.session_id = s.id)",
@@ -584,14 +511,8 @@ async fn whatever_was_answered_survives_a_kill(home: Home) -> Outcome {
         assert_eq!(home.query(&count).await?, ["0"], "half-made: {half}");
     }
     for person in &answered {
-        assert!(
-            is_active(&server, &person.access_token, false).await?,
-            "{person:?}"
-        );
-        assert!(
-            is_active(&server, &person.access_token, true).await?,
-            "{person:?}"
-        );
+        assert!(is_active(&server, &person.access_token, false).await?, "{person:?}");
+        assert!(is_active(&server, &person.access_token, true).await?, "{person:?}");
         let reply = server.auth().refresh(refresh(&person.refresh_token)).await?;
         let tokens = reply.into_inner().tokens.ok_or("no tokens")?;
         assert_eq!(tokens.session_id, person.session_id);

@@ -26,24 +26,12 @@ stories! {
 timed_stories! { a_spent_token_after_grace_ends_the_session }
 
 async fn refresh(server: &Server, refresh_token: &str) -> Result<Tokens, Status> {
-    let request = RefreshRequest {
-        refresh_token: refresh_token.to_owned(),
-        device: None,
-    };
-    Ok(server
-        .auth()
-        .refresh(request)
-        .await?
-        .into_inner()
-        .tokens
-        .unwrap_or_default())
+    let request = RefreshRequest { refresh_token: refresh_token.to_owned(), device: None };
+    Ok(server.auth().refresh(request).await?.into_inner().tokens.unwrap_or_default())
 }
 
 async fn refused(server: &Server, refresh_token: &str) -> (Code, String) {
-    let request = RefreshRequest {
-        refresh_token: refresh_token.to_owned(),
-        device: None,
-    };
+    let request = RefreshRequest { refresh_token: refresh_token.to_owned(), device: None };
     refusal(server.auth().refresh(request).await)
 }
 
@@ -56,11 +44,7 @@ fn revoked() -> (Code, String) {
 }
 
 async fn is_accepted(server: &Server, access_token: &str) -> bool {
-    server
-        .session()
-        .list_sessions(authorized(access_token, ListSessionsRequest::default()))
-        .await
-        .is_ok()
+    server.session().list_sessions(authorized(access_token, ListSessionsRequest::default())).await.is_ok()
 }
 
 async fn a_refresh_gives_the_next_tokens(home: Home) -> Outcome {
@@ -71,26 +55,12 @@ async fn a_refresh_gives_the_next_tokens(home: Home) -> Outcome {
         let tokens = refresh(&server, &token).await?;
         assert_ne!(tokens.refresh_token, token);
         assert!(is_accepted(&server, &tokens.access_token).await);
-        let get = authorized(
-            &tokens.access_token,
-            GetSessionRequest {
-                session_id: anna.session_id.clone(),
-            },
-        );
-        let session = server
-            .session()
-            .get_session(get)
-            .await?
-            .into_inner()
-            .session
-            .ok_or("no session")?;
+        let get = authorized(&tokens.access_token, GetSessionRequest { session_id: anna.session_id.clone() });
+        let session = server.session().get_session(get).await?.into_inner().session.ok_or("no session")?;
         assert_eq!(session.generation, generation);
         token = tokens.refresh_token;
     }
-    assert!(
-        is_accepted(&server, &anna.access_token).await,
-        "the first access token lives until it expires"
-    );
+    assert!(is_accepted(&server, &anna.access_token).await, "the first access token lives until it expires");
     server.stop().await
 }
 
@@ -98,10 +68,8 @@ async fn fifty_refreshes_at_once_give_one_successor(home: Home) -> Outcome {
     let server = home.start().await?;
     let anna = server.anna().await?;
     let all = join_all((0..50).map(|_| refresh(&server, &anna.refresh_token))).await;
-    let successors: HashSet<String> = all
-        .into_iter()
-        .map(|tokens| Ok(tokens?.refresh_token))
-        .collect::<Result<_, Status>>()?;
+    let successors: HashSet<String> =
+        all.into_iter().map(|tokens| Ok(tokens?.refresh_token)).collect::<Result<_, Status>>()?;
     assert_eq!(successors.len(), 1);
     for successor in successors {
         let tokens = refresh(&server, &successor).await?;
@@ -119,11 +87,7 @@ async fn a_retry_gets_the_same_successor(home: Home) -> Outcome {
     assert_eq!(first.refresh_expire_time, retry.refresh_expire_time);
     assert!(is_accepted(&server, &retry.access_token).await);
     refresh(&server, &first.refresh_token).await?;
-    assert_eq!(
-        refused(&server, &anna.refresh_token).await,
-        reused(),
-        "its successor is used"
-    );
+    assert_eq!(refused(&server, &anna.refresh_token).await, reused(), "its successor is used");
     server.stop().await
 }
 
@@ -152,11 +116,7 @@ async fn reuse_by_many_at_once_ends_the_session_once(home: Home) -> Outcome {
     let anna = server.anna().await?;
     refresh(&server, &anna.refresh_token).await?;
     let all = join_all((0..20).map(|_| refused(&server, &anna.refresh_token))).await;
-    assert!(
-        all.iter()
-            .all(|refusal| *refusal == reused() || *refusal == revoked()),
-        "{all:?}"
-    );
+    assert!(all.iter().all(|refusal| *refusal == reused() || *refusal == revoked()), "{all:?}");
     assert!(all.contains(&reused()));
     let events = "SELECT CAST(count(*) AS TEXT) AS first FROM audit_events WHERE action = 'refresh_reuse'";
     assert_eq!(home.query(events).await?, ["1"]);
@@ -169,38 +129,19 @@ async fn a_spent_token_after_grace_ends_the_session(home: Home) -> Outcome {
     let admin = server.admin().await?;
     let next = refresh(&server, &anna.refresh_token).await?;
     home.clock.advance(9);
-    assert_eq!(
-        refresh(&server, &anna.refresh_token).await?.refresh_token,
-        next.refresh_token
-    );
+    assert_eq!(refresh(&server, &anna.refresh_token).await?.refresh_token, next.refresh_token);
     home.clock.advance(1);
     assert_eq!(refused(&server, &anna.refresh_token).await, reused());
     assert_eq!(refused(&server, &next.refresh_token).await, revoked());
     assert!(!is_accepted(&server, &next.access_token).await);
 
-    let get = GetSessionRequest {
-        session_id: anna.session_id.clone(),
-    };
-    let session = server
-        .session()
-        .get_session(authorized(&admin.access_token, get))
-        .await?
-        .into_inner();
+    let get = GetSessionRequest { session_id: anna.session_id.clone() };
+    let session = server.session().get_session(authorized(&admin.access_token, get)).await?.into_inner();
     let session = session.session.ok_or("no session")?;
-    assert_eq!(
-        (session.state(), session.end_reason.as_str()),
-        (SessionState::Ended, "reuse")
-    );
-    let asked = ListEventsRequest {
-        action: "refresh_reuse".to_owned(),
-        ..Default::default()
-    };
-    let events = server
-        .audit()
-        .list_events(authorized(&admin.access_token, asked))
-        .await?
-        .into_inner()
-        .events;
+    assert_eq!((session.state(), session.end_reason.as_str()), (SessionState::Ended, "reuse"));
+    let asked = ListEventsRequest { action: "refresh_reuse".to_owned(), ..Default::default() };
+    let events =
+        server.audit().list_events(authorized(&admin.access_token, asked)).await?.into_inner().events;
     assert_eq!(events.len(), 1);
     assert_eq!(
         (events[0].target_id.as_str(), events[0].reason.as_str()),
@@ -223,20 +164,10 @@ async fn a_forged_refresh_token_is_refused_and_harms_nobody(home: Home) -> Outco
     let invalid = (Code::Unauthenticated, "TOKEN_INVALID".to_owned());
     // The session's id, the generation, the tag.
     for index in [5, 24, 30, 56] {
-        assert_eq!(
-            refused(&server, &forged(&anna.refresh_token, index)?).await,
-            invalid,
-            "byte {index}"
-        );
+        assert_eq!(refused(&server, &forged(&anna.refresh_token, index)?).await, invalid, "byte {index}");
     }
     let malformed = (Code::InvalidArgument, "TOKEN_MALFORMED".to_owned());
-    for token in [
-        "",
-        "trt_",
-        "nonsense",
-        &anna.access_token,
-        &forged(&anna.refresh_token, 0)?,
-    ] {
+    for token in ["", "trt_", "nonsense", &anna.access_token, &forged(&anna.refresh_token, 0)?] {
         assert_eq!(refused(&server, token).await, malformed, "{token:.20}");
     }
     assert!(is_accepted(&server, &anna.access_token).await);
@@ -246,30 +177,14 @@ async fn a_forged_refresh_token_is_refused_and_harms_nobody(home: Home) -> Outco
 async fn another_device_is_refused_and_recorded(home: Home) -> Outcome {
     let server = home.start().await?;
     let anna = server.anna().await?;
-    let device = |kind: &str, id: &str| Device {
-        r#type: kind.to_owned(),
-        id: id.to_owned(),
-        name: String::new(),
-    };
-    let request = |device| RefreshRequest {
-        refresh_token: anna.refresh_token.clone(),
-        device: Some(device),
-    };
+    let device =
+        |kind: &str, id: &str| Device { r#type: kind.to_owned(), id: id.to_owned(), name: String::new() };
+    let request = |device| RefreshRequest { refresh_token: anna.refresh_token.clone(), device: Some(device) };
     let answer = server.auth().refresh(request(device("mobile", ""))).await;
-    assert_eq!(
-        refusal(answer),
-        (Code::Unauthenticated, "TOKEN_INVALID".to_owned())
-    );
+    assert_eq!(refusal(answer), (Code::Unauthenticated, "TOKEN_INVALID".to_owned()));
     let recorded = "SELECT CAST(count(*) AS TEXT) AS first FROM audit_events WHERE action = 'refresh_device'";
     assert_eq!(home.query(recorded).await?, ["1"]);
-    assert!(
-        server
-            .auth()
-            .refresh(request(device("web", "laptop")))
-            .await
-            .is_ok(),
-        "no id was told at login"
-    );
+    assert!(server.auth().refresh(request(device("web", "laptop"))).await.is_ok(), "no id was told at login");
     server.stop().await
 }
 
@@ -287,10 +202,7 @@ async fn a_refresh_races_a_logout(home: Home) -> Outcome {
         );
         logout?;
         if let Ok(tokens) = refreshed {
-            assert!(
-                !is_accepted(&server, &tokens.access_token).await,
-                "a token that came after the logout"
-            );
+            assert!(!is_accepted(&server, &tokens.access_token).await, "a token that came after the logout");
             assert_eq!(refused(&server, &tokens.refresh_token).await, revoked());
         }
     }

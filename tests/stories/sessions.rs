@@ -32,14 +32,8 @@ async fn list(
     person: &Person,
     include_ended: bool,
 ) -> Result<Vec<SessionInfo>, tonic::Status> {
-    let request = ListSessionsRequest {
-        include_ended,
-        ..Default::default()
-    };
-    let reply = server
-        .session()
-        .list_sessions(authorized(&person.access_token, request))
-        .await?;
+    let request = ListSessionsRequest { include_ended, ..Default::default() };
+    let reply = server.session().list_sessions(authorized(&person.access_token, request)).await?;
     Ok(reply.into_inner().sessions)
 }
 
@@ -49,33 +43,17 @@ async fn a_login_takes_the_place_of_the_one_on_the_same_type_of_device(home: Hom
     let phone = server.sign_in("anna", "mobile").await?;
     let second = server.sign_in("anna", "web").await?;
     assert_eq!(
-        refusal(
-            server
-                .auth()
-                .logout(authorized(&first.access_token, LogoutRequest {}))
-                .await
-        )
-        .1,
+        refusal(server.auth().logout(authorized(&first.access_token, LogoutRequest {})).await).1,
         "TOKEN_REVOKED"
     );
-    let refresh = RefreshRequest {
-        refresh_token: first.refresh_token,
-        device: None,
-    };
+    let refresh = RefreshRequest { refresh_token: first.refresh_token, device: None };
     assert_eq!(refusal(server.auth().refresh(refresh).await).1, "TOKEN_REVOKED");
 
-    let live: Vec<String> = list(&server, &phone, false)
-        .await?
-        .into_iter()
-        .map(|s| s.session_id)
-        .collect();
+    let live: Vec<String> = list(&server, &phone, false).await?.into_iter().map(|s| s.session_id).collect();
     assert_eq!(live, [second.session_id.clone(), phone.session_id.clone()]);
     let all = list(&server, &second, true).await?;
     assert_eq!(all.len(), 3);
-    let replaced = all
-        .iter()
-        .find(|session| session.session_id == first.session_id)
-        .ok_or("it is gone")?;
+    let replaced = all.iter().find(|session| session.session_id == first.session_id).ok_or("it is gone")?;
     assert_eq!(replaced.state(), SessionState::Ended);
     assert_eq!(replaced.end_reason, "replaced");
     assert!(replaced.end_time.is_some());
@@ -90,11 +68,8 @@ async fn fifty_logins_at_once_leave_one_live_session(home: Home) -> Outcome {
         let mut auth = server.auth();
         async move { auth.login(login_as("anna", PASSWORD, "web")).await }
     });
-    let people: Vec<Person> = try_join_all(logins)
-        .await?
-        .into_iter()
-        .map(|reply| reply.into_inner().into())
-        .collect();
+    let people: Vec<Person> =
+        try_join_all(logins).await?.into_iter().map(|reply| reply.into_inner().into()).collect();
 
     let mut accepted = Vec::new();
     for person in &people {
@@ -121,20 +96,10 @@ async fn several_sessions_on_a_type_of_device_when_allowed(home: Home) -> Outcom
     assert_eq!(list(&server, &first, false).await?.len(), 2);
     let third = server.sign_in("anna", "web").await?;
     assert_eq!(
-        refusal(
-            server
-                .auth()
-                .logout(authorized(&first.access_token, LogoutRequest {}))
-                .await
-        )
-        .1,
+        refusal(server.auth().logout(authorized(&first.access_token, LogoutRequest {})).await).1,
         "TOKEN_REVOKED"
     );
-    let live: Vec<String> = list(&server, &third, false)
-        .await?
-        .into_iter()
-        .map(|s| s.session_id)
-        .collect();
+    let live: Vec<String> = list(&server, &third, false).await?.into_iter().map(|s| s.session_id).collect();
     assert_eq!(live, [third.session_id, second.session_id]);
     server.stop().await
 }
@@ -146,10 +111,7 @@ async fn the_oldest_session_gives_way_when_a_user_has_too_many(home: Home) -> Ou
     let desktop = server.sign_in("anna", "desktop").await?;
     assert_eq!(list(&server, &desktop, false).await?.len(), 2);
     let all = list(&server, &desktop, true).await?;
-    let oldest = all
-        .iter()
-        .find(|session| session.session_id == web.session_id)
-        .ok_or("it is gone")?;
+    let oldest = all.iter().find(|session| session.session_id == web.session_id).ok_or("it is gone")?;
     assert_eq!(oldest.end_reason, "limit");
     server.stop().await
 }
@@ -163,23 +125,11 @@ async fn sessions_are_listed_in_pages(home: Home) -> Outcome {
     let mut seen = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = ListSessionsRequest {
-            page_size: 2,
-            page_token,
-            ..Default::default()
-        };
-        let reply = server
-            .session()
-            .list_sessions(authorized(&newest.access_token, request))
-            .await?
-            .into_inner();
+        let request = ListSessionsRequest { page_size: 2, page_token, ..Default::default() };
+        let reply =
+            server.session().list_sessions(authorized(&newest.access_token, request)).await?.into_inner();
         assert!(reply.sessions.len() <= 2);
-        seen.extend(
-            reply
-                .sessions
-                .into_iter()
-                .filter_map(|session| Some(session.device?.r#type)),
-        );
+        seen.extend(reply.sessions.into_iter().filter_map(|session| Some(session.device?.r#type)));
         page_token = reply.next_page_token;
         if page_token.is_empty() {
             break;
@@ -192,24 +142,12 @@ async fn sessions_are_listed_in_pages(home: Home) -> Outcome {
 async fn a_logout_is_obeyed_at_once(home: Home) -> Outcome {
     let server = home.start().await?;
     let anna = server.anna().await?;
-    server
-        .auth()
-        .logout(authorized(&anna.access_token, LogoutRequest {}))
-        .await?;
+    server.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await?;
     assert_eq!(
-        refusal(
-            server
-                .auth()
-                .logout(authorized(&anna.access_token, LogoutRequest {}))
-                .await
-        )
-        .1,
+        refusal(server.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await).1,
         "TOKEN_REVOKED"
     );
-    let refresh = RefreshRequest {
-        refresh_token: anna.refresh_token,
-        device: None,
-    };
+    let refresh = RefreshRequest { refresh_token: anna.refresh_token, device: None };
     assert_eq!(
         refusal(server.auth().refresh(refresh).await),
         (Code::Unauthenticated, "TOKEN_REVOKED".to_owned())
@@ -221,34 +159,18 @@ async fn a_logout_of_all_ends_every_token(home: Home) -> Outcome {
     let server = home.start().await?;
     let web = server.anna().await?;
     let phone = server.sign_in("anna", "mobile").await?;
-    let reply = server
-        .auth()
-        .logout_all(authorized(&web.access_token, LogoutAllRequest {}))
-        .await?;
+    let reply = server.auth().logout_all(authorized(&web.access_token, LogoutAllRequest {})).await?;
     assert_eq!(reply.into_inner().ended_sessions, 2);
     for person in [&web, &phone] {
         assert_eq!(
-            refusal(
-                server
-                    .auth()
-                    .logout(authorized(&person.access_token, LogoutRequest {}))
-                    .await
-            )
-            .1,
+            refusal(server.auth().logout(authorized(&person.access_token, LogoutRequest {})).await).1,
             "TOKEN_REVOKED"
         );
-        let refresh = RefreshRequest {
-            refresh_token: person.refresh_token.clone(),
-            device: None,
-        };
+        let refresh = RefreshRequest { refresh_token: person.refresh_token.clone(), device: None };
         assert_eq!(refusal(server.auth().refresh(refresh).await).1, "TOKEN_REVOKED");
     }
     let again = server.sign_in("anna", "web").await?;
-    assert_eq!(
-        list(&server, &again, false).await?.len(),
-        1,
-        "a new login is not touched"
-    );
+    assert_eq!(list(&server, &again, false).await?.len(), 1, "a new login is not touched");
     server.stop().await
 }
 
@@ -261,69 +183,28 @@ async fn others_sessions_are_as_good_as_not_there(home: Home) -> Outcome {
     let not_found = (Code::NotFound, "NOT_FOUND".to_owned());
 
     let session_id = anna.session_id.clone();
-    let get = authorized(
-        &bert.access_token,
-        GetSessionRequest {
-            session_id: session_id.clone(),
-        },
-    );
+    let get = authorized(&bert.access_token, GetSessionRequest { session_id: session_id.clone() });
     assert_eq!(refusal(server.session().get_session(get).await), not_found);
-    let revoke = authorized(
-        &bert.access_token,
-        RevokeSessionRequest {
-            session_id: session_id.clone(),
-        },
-    );
+    let revoke = authorized(&bert.access_token, RevokeSessionRequest { session_id: session_id.clone() });
     assert_eq!(refusal(server.session().revoke_session(revoke).await), not_found);
     let user_id = anna.user_id.clone();
-    let list_hers = ListSessionsRequest {
-        user_id: user_id.clone(),
-        ..Default::default()
-    };
+    let list_hers = ListSessionsRequest { user_id: user_id.clone(), ..Default::default() };
     assert_eq!(
-        refusal(
-            server
-                .session()
-                .list_sessions(authorized(&bert.access_token, list_hers))
-                .await
-        ),
+        refusal(server.session().list_sessions(authorized(&bert.access_token, list_hers)).await),
         not_found
     );
     let revoke_all = authorized(&bert.access_token, RevokeUserSessionsRequest { user_id });
+    assert_eq!(refusal(server.session().revoke_user_sessions(revoke_all).await), not_found);
+    let nowhere = GetSessionRequest { session_id: uuid::Uuid::from_u128(1).to_string() };
     assert_eq!(
-        refusal(server.session().revoke_user_sessions(revoke_all).await),
-        not_found
-    );
-    let nowhere = GetSessionRequest {
-        session_id: uuid::Uuid::from_u128(1).to_string(),
-    };
-    assert_eq!(
-        refusal(
-            server
-                .session()
-                .get_session(authorized(&bert.access_token, nowhere))
-                .await
-        ),
+        refusal(server.session().get_session(authorized(&bert.access_token, nowhere)).await),
         not_found
     );
 
-    assert_eq!(
-        list(&server, &anna, false).await?.len(),
-        1,
-        "nothing happened to it"
-    );
+    assert_eq!(list(&server, &anna, false).await?.len(), 1, "nothing happened to it");
     let own = authorized(&anna.access_token, RevokeSessionRequest { session_id });
-    let ended = server
-        .session()
-        .revoke_session(own)
-        .await?
-        .into_inner()
-        .session
-        .ok_or("no session")?;
-    assert_eq!(
-        (ended.state(), ended.end_reason.as_str()),
-        (SessionState::Ended, "revoked")
-    );
+    let ended = server.session().revoke_session(own).await?.into_inner().session.ok_or("no session")?;
+    assert_eq!((ended.state(), ended.end_reason.as_str()), (SessionState::Ended, "revoked"));
     server.stop().await
 }
 
@@ -331,36 +212,17 @@ async fn an_admin_ends_a_users_sessions(home: Home) -> Outcome {
     let server = home.start().await?;
     let anna = server.anna().await?;
     let admin = server.admin().await?;
-    let get = authorized(
-        &admin.access_token,
-        GetSessionRequest {
-            session_id: anna.session_id.clone(),
-        },
-    );
-    let session = server
-        .session()
-        .get_session(get)
-        .await?
-        .into_inner()
-        .session
-        .ok_or("no session")?;
+    let get = authorized(&admin.access_token, GetSessionRequest { session_id: anna.session_id.clone() });
+    let session = server.session().get_session(get).await?.into_inner().session.ok_or("no session")?;
     assert_eq!(session.state(), SessionState::Active);
     assert_eq!(session.first_address, "127.0.0.1");
     assert!(session.user_agent.contains("tonic"));
 
-    let revoke = RevokeUserSessionsRequest {
-        user_id: anna.user_id.clone(),
-    };
-    let reply = server
-        .session()
-        .revoke_user_sessions(authorized(&admin.access_token, revoke))
-        .await?;
+    let revoke = RevokeUserSessionsRequest { user_id: anna.user_id.clone() };
+    let reply = server.session().revoke_user_sessions(authorized(&admin.access_token, revoke)).await?;
     assert_eq!(reply.into_inner().ended_sessions, 1);
     assert!(list(&server, &anna, false).await.is_err());
-    assert!(
-        list(&server, &admin, false).await.is_ok(),
-        "the admin's own session lives"
-    );
+    assert!(list(&server, &admin, false).await.is_ok(), "the admin's own session lives");
     server.stop().await
 }
 
@@ -368,42 +230,25 @@ async fn an_idle_session_expires(home: Home) -> Outcome {
     let server = home.start_with("[sessions]\nidle_ttl = \"1h\"\n").await?;
     let anna = server.anna().await?;
     home.clock.advance(3600);
-    let refresh = RefreshRequest {
-        refresh_token: anna.refresh_token,
-        device: None,
-    };
+    let refresh = RefreshRequest { refresh_token: anna.refresh_token, device: None };
     assert_eq!(
         refusal(server.auth().refresh(refresh).await),
         (Code::Unauthenticated, "TOKEN_EXPIRED".to_owned())
     );
     let again = server.sign_in("anna", "mobile").await?;
     let all = list(&server, &again, true).await?;
-    let expired = all
-        .iter()
-        .find(|session| session.session_id == anna.session_id)
-        .ok_or("it is gone")?;
+    let expired = all.iter().find(|session| session.session_id == anna.session_id).ok_or("it is gone")?;
     assert_eq!(expired.state(), SessionState::Expired);
     server.stop().await
 }
 
 async fn a_session_expires_however_busy(home: Home) -> Outcome {
-    let server = home
-        .start_with("[sessions]\nidle_ttl = \"1h\"\nabsolute_ttl = \"2h\"\n")
-        .await?;
+    let server = home.start_with("[sessions]\nidle_ttl = \"1h\"\nabsolute_ttl = \"2h\"\n").await?;
     let mut anna = server.anna().await?;
     for _ in 0..3 {
         home.clock.advance(2300);
-        let refresh = RefreshRequest {
-            refresh_token: anna.refresh_token.clone(),
-            device: None,
-        };
-        let tokens = server
-            .auth()
-            .refresh(refresh)
-            .await?
-            .into_inner()
-            .tokens
-            .ok_or("no tokens")?;
+        let refresh = RefreshRequest { refresh_token: anna.refresh_token.clone(), device: None };
+        let tokens = server.auth().refresh(refresh).await?.into_inner().tokens.ok_or("no tokens")?;
         let ends = |time: Option<prost_types::Timestamp>| time.map(|time| time.seconds);
         assert!(
             ends(tokens.access_expire_time) <= ends(tokens.refresh_expire_time),
@@ -412,10 +257,7 @@ async fn a_session_expires_however_busy(home: Home) -> Outcome {
         anna.refresh_token = tokens.refresh_token;
     }
     home.clock.advance(300);
-    let refresh = RefreshRequest {
-        refresh_token: anna.refresh_token,
-        device: None,
-    };
+    let refresh = RefreshRequest { refresh_token: anna.refresh_token, device: None };
     assert_eq!(refusal(server.auth().refresh(refresh).await).1, "TOKEN_EXPIRED");
     server.stop().await
 }

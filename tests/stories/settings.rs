@@ -68,12 +68,7 @@ async fn a_wrong_value_in_the_environment_is_named_with_the_variable() -> Outcom
     refuse_variable("TESSERA_TOKENS__ACCESS_TTL", "soon", &["tokens.access_ttl"]).await?;
     refuse_variable("TESSERA_TOKENS__ISSUER", "tessera", &["tokens.issuer"]).await?;
     refuse_variable("TESSERA_LOG__FILTER", "a=b=c", &["log.filter"]).await?;
-    refuse_variable(
-        "TESSERA_SERVER__LISTEN",
-        "localhost",
-        &["server.listen", "socket address"],
-    )
-    .await
+    refuse_variable("TESSERA_SERVER__LISTEN", "localhost", &["server.listen", "socket address"]).await
 }
 
 #[tokio::test]
@@ -113,15 +108,8 @@ async fn a_wrong_key_encryption_key_is_refused_and_not_repeated() -> Outcome {
     let home = empty().await?;
     for keks in ["c2VjcmV0", "main:c2VjcmV0", "12345678"] {
         let ended = run(serve(&home, &[], &[("TESSERA_SEALING__KEKS", keks)])).await?;
-        assert_names(
-            &home,
-            &ended,
-            &["sealing.keks", "the environment variable TESSERA_SEALING__KEKS"],
-        );
-        assert!(
-            !ended.stderr.contains("c2VjcmV0") && !ended.stderr.contains("12345678"),
-            "{ended:?}"
-        );
+        assert_names(&home, &ended, &["sealing.keks", "the environment variable TESSERA_SEALING__KEKS"]);
+        assert!(!ended.stderr.contains("c2VjcmV0") && !ended.stderr.contains("12345678"), "{ended:?}");
     }
     Ok(())
 }
@@ -137,12 +125,7 @@ async fn an_unknown_setting_in_the_file_is_refused() -> Outcome {
 #[tokio::test]
 async fn an_unknown_variable_of_ours_is_refused_and_those_of_others_are_not_ours() -> Outcome {
     let no_such = "there is no such setting";
-    refuse_variable(
-        "TESSERA_TOKENS__ACCESS_TLL",
-        "5m",
-        &["tokens.access_tll", no_such],
-    )
-    .await?;
+    refuse_variable("TESSERA_TOKENS__ACCESS_TLL", "5m", &["tokens.access_tll", no_such]).await?;
     refuse_variable("TESSERA_TOKENS_ACCESS_TTL", "5m", &[no_such]).await?;
     let home = empty().await?;
     let others = [("TESSERACT_MODE", "x"), ("ACCESS_TTL", "x"), ("URL", "x")];
@@ -152,11 +135,7 @@ async fn an_unknown_variable_of_ours_is_refused_and_those_of_others_are_not_ours
 
 #[tokio::test]
 async fn what_is_no_toml_is_named_with_its_line_which_may_hold_a_secret() -> Outcome {
-    refuse_file(
-        "[tokens]\naccess_ttl = \n",
-        &["--config", "line 2, column 14", "invalid string"],
-    )
-    .await?;
+    refuse_file("[tokens]\naccess_ttl = \n", &["--config", "line 2, column 14", "invalid string"]).await?;
     let home = empty().await?;
     write(&home, "[sealing]\nkeks = \"main:c2VjcmV0\n")?;
     let ended = run(serve(&home, &["--config", "tessera.toml"], &[])).await?;
@@ -167,12 +146,7 @@ async fn what_is_no_toml_is_named_with_its_line_which_may_hold_a_secret() -> Out
 
 #[tokio::test]
 async fn a_value_beyond_its_bounds_is_refused() -> Outcome {
-    refuse_variable(
-        "TESSERA_TOKENS__ACCESS_TTL",
-        "2h",
-        &["tokens.access_ttl", "between 1s and 1h"],
-    )
-    .await?;
+    refuse_variable("TESSERA_TOKENS__ACCESS_TTL", "2h", &["tokens.access_ttl", "between 1s and 1h"]).await?;
     refuse_variable("TESSERA_TOKENS__ACCESS_TTL", "0s", &["tokens.access_ttl"]).await?;
     refuse_variable("TESSERA_PASSWORDS__MIN_LENGTH", "4", &["passwords.min_length"]).await?;
     refuse_variable("TESSERA_PASSWORDS__MAX_LENGTH", "32", &["passwords.max_length"]).await?;
@@ -184,26 +158,14 @@ async fn plain_text_beyond_loopback_is_served_only_where_it_was_allowed() -> Out
     let home = empty().await?;
     let beyond = ["--listen", "0.0.0.0:0"];
     let ended = run(serve(&home, &beyond, &[])).await?;
-    assert_names(
-        &home,
-        &ended,
-        &[
-            "server.listen",
-            "the command line",
-            "--allow-plaintext",
-            "tls_cert",
-        ],
-    );
+    assert_names(&home, &ended, &["server.listen", "the command line", "--allow-plaintext", "tls_cert"]);
 
     let allowed = ["--listen", "0.0.0.0:0", "--allow-plaintext"];
     let server = Server::of_binary(serve(&home, &allowed, &[])).await?;
     assert!(server.said().contains("http://0.0.0.0:"), "{}", server.said());
     server.stop().await?;
     let variable = [("TESSERA_SERVER__ALLOW_PLAINTEXT", "true")];
-    Server::of_binary(serve(&home, &beyond, &variable))
-        .await?
-        .stop()
-        .await
+    Server::of_binary(serve(&home, &beyond, &variable)).await?.stop().await
 }
 
 #[tokio::test]
@@ -223,17 +185,8 @@ async fn a_file_that_is_not_there_is_named() -> Outcome {
 
 #[tokio::test]
 async fn a_certificate_needs_its_key_and_a_key_its_certificate() -> Outcome {
-    refuse_variable(
-        "TESSERA_SERVER__TLS_CERT",
-        "cert.pem",
-        &["server.tls_cert", "server.tls_key"],
-    )
-    .await?;
-    refuse_file(
-        "[server]\ntls_key = \"key.pem\"\n",
-        &["server.tls_key", "server.tls_cert"],
-    )
-    .await
+    refuse_variable("TESSERA_SERVER__TLS_CERT", "cert.pem", &["server.tls_cert", "server.tls_key"]).await?;
+    refuse_file("[server]\ntls_key = \"key.pem\"\n", &["server.tls_key", "server.tls_cert"]).await
 }
 
 #[tokio::test]
@@ -241,26 +194,16 @@ async fn key_encryption_keys_come_from_one_place() -> Outcome {
     let home = empty().await?;
     let key = format!("main:{}=", "A".repeat(43));
     std::fs::write(home.dir().join("keks"), &key)?;
-    let both = [
-        ("TESSERA_SEALING__KEKS", key.as_str()),
-        ("TESSERA_SEALING__KEK_FILE", "keks"),
-    ];
+    let both = [("TESSERA_SEALING__KEKS", key.as_str()), ("TESSERA_SEALING__KEK_FILE", "keks")];
     let ended = run(serve(&home, &[], &both)).await?;
-    assert_names(
-        &home,
-        &ended,
-        &["sealing.keks", "sealing.kek_file", "TESSERA_SEALING__KEKS"],
-    );
+    assert_names(&home, &ended, &["sealing.keks", "sealing.kek_file", "TESSERA_SEALING__KEKS"]);
 
     for one in both {
         let home = empty().await?;
         std::fs::write(home.dir().join("keks"), &key)?;
         let server = Server::of_binary(serve(&home, &["--listen", "127.0.0.1:0"], &[one])).await?;
         server.stop().await?;
-        assert!(
-            !home.dir().join("data/kek").exists(),
-            "no key of its own beside the given one"
-        );
+        assert!(!home.dir().join("data/kek").exists(), "no key of its own beside the given one");
     }
     Ok(())
 }
@@ -328,21 +271,12 @@ async fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
 /// The issuer and the life in seconds of an access token of a server that is started so.
 async fn issuer_and_ttl(home: &Home, flags: &[&str], variables: &[(&str, &str)]) -> Result<(String, i64)> {
     let mut command = serve(home, &["--listen", "127.0.0.1:0"], variables);
-    command
-        .args(flags)
-        .env("TESSERA_BOOTSTRAP_ADMIN_PASSWORD", ADMIN_PASSWORD);
+    command.args(flags).env("TESSERA_BOOTSTRAP_ADMIN_PASSWORD", ADMIN_PASSWORD);
     let server = Server::of_binary(command).await?;
-    let reply = server
-        .auth()
-        .login(login_as("admin", ADMIN_PASSWORD, "cli"))
-        .await?
-        .into_inner();
+    let reply = server.auth().login(login_as("admin", ADMIN_PASSWORD, "cli")).await?.into_inner();
     let tokens = reply.tokens.ok_or("no tokens")?;
     let token = tokens.access_token;
-    let request = VerifyTokenRequest {
-        token,
-        ..Default::default()
-    };
+    let request = VerifyTokenRequest { token, ..Default::default() };
     let answer = server.auth().verify_token(request).await?.into_inner();
     let claims = answer.claims.ok_or("no claims")?;
     assert_eq!(claims.expire_time, tokens.access_expire_time);
@@ -358,19 +292,10 @@ async fn tokens_obey_the_setting_that_counts_and_what_nobody_overrides_stays() -
     let default = "http://127.0.0.1:50051".to_owned();
     assert_eq!(issuer_and_ttl(&home, &[], &[]).await?, (default.clone(), 15 * 60));
     let file = ["--config", "tessera.toml"];
-    write(
-        &home,
-        "[tokens]\nissuer = \"https://file.example\"\naccess_ttl = \"10m\"\n",
-    )?;
-    assert_eq!(
-        issuer_and_ttl(&home, &file, &[]).await?,
-        ("https://file.example".to_owned(), 10 * 60)
-    );
+    write(&home, "[tokens]\nissuer = \"https://file.example\"\naccess_ttl = \"10m\"\n")?;
+    assert_eq!(issuer_and_ttl(&home, &file, &[]).await?, ("https://file.example".to_owned(), 10 * 60));
     let variable = [("TESSERA_TOKENS__ACCESS_TTL", "5m")];
-    assert_eq!(
-        issuer_and_ttl(&home, &file, &variable).await?,
-        ("https://file.example".to_owned(), 5 * 60)
-    );
+    assert_eq!(issuer_and_ttl(&home, &file, &variable).await?, ("https://file.example".to_owned(), 5 * 60));
     assert_eq!(issuer_and_ttl(&home, &[], &variable).await?, (default, 5 * 60));
     Ok(())
 }
@@ -378,10 +303,7 @@ async fn tokens_obey_the_setting_that_counts_and_what_nobody_overrides_stays() -
 #[tokio::test]
 async fn our_own_variable_beats_database_url_and_the_flag_beats_both() -> Outcome {
     let home = empty().await?;
-    let variables = [
-        ("DATABASE_URL", "sqlite://plain.db"),
-        ("TESSERA_DATABASE__URL", "sqlite://ours.db"),
-    ];
+    let variables = [("DATABASE_URL", "sqlite://plain.db"), ("TESSERA_DATABASE__URL", "sqlite://ours.db")];
     let listen = ["--listen", "127.0.0.1:0"];
     let flag = ["--database-url", "sqlite://flag.db"];
     let mut expected = Vec::new();

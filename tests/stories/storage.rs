@@ -17,41 +17,20 @@ stories! {
 }
 
 async fn refresh(server: &Server, refresh_token: &str) -> Result<String, Status> {
-    let request = RefreshRequest {
-        refresh_token: refresh_token.to_owned(),
-        device: None,
-    };
-    Ok(server
-        .auth()
-        .refresh(request)
-        .await?
-        .into_inner()
-        .tokens
-        .unwrap_or_default()
-        .refresh_token)
+    let request = RefreshRequest { refresh_token: refresh_token.to_owned(), device: None };
+    Ok(server.auth().refresh(request).await?.into_inner().tokens.unwrap_or_default().refresh_token)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_is_one_statement_that_is_prepared_once() -> Outcome {
     let home = Home::new(Kind::Postgres).await?;
-    let server = home
-        .start_with("[database]\nmax_connections = 1\npoll_interval = \"1h\"\n")
-        .await?;
+    let server = home.start_with("[database]\nmax_connections = 1\npoll_interval = \"1h\"\n").await?;
     let anna = server.anna().await?;
     server.stop().await?;
-    let name = home
-        .database_url()
-        .and_then(|url| url.rsplit('/').next())
-        .ok_or("no database")?
-        .to_owned();
-    home.query(&format!(
-        "ALTER DATABASE {name} SET log_min_duration_statement = 0"
-    ))
-    .await?;
+    let name = home.database_url().and_then(|url| url.rsplit('/').next()).ok_or("no database")?.to_owned();
+    home.query(&format!("ALTER DATABASE {name} SET log_min_duration_statement = 0")).await?;
 
-    let server = home
-        .start_with("[database]\nmax_connections = 1\npoll_interval = \"1h\"\n")
-        .await?;
+    let server = home.start_with("[database]\nmax_connections = 1\npoll_interval = \"1h\"\n").await?;
     let mut token = refresh(&server, &anna.refresh_token).await?;
     let before = home.database_log()?.len();
     for _ in 0..50 {
@@ -65,9 +44,7 @@ async fn a_refresh_is_one_statement_that_is_prepared_once() -> Outcome {
         "once for each of two connections, of which one was asked before: {log:#?}"
     );
     assert!(
-        log.iter()
-            .filter(|line| line.contains(" execute "))
-            .all(|line| line.contains("UPDATE \"sessions\""))
+        log.iter().filter(|line| line.contains(" execute ")).all(|line| line.contains("UPDATE \"sessions\""))
     );
     assert_eq!(count("statement:"), 0, "no BEGIN, no SELECT 1: {log:#?}");
     server.stop().await
@@ -119,54 +96,26 @@ async fn without_the_database_tokens_still_verify_and_it_comes_back_by_itself() 
     let home = Home::new(Kind::Postgres).await?;
     let server = home.start().await?;
     let anna = server.anna().await?;
-    let name = home
-        .database_url()
-        .and_then(|url| url.rsplit('/').next())
-        .ok_or("no database")?
-        .to_owned();
-    let maintenance = home
-        .database_url()
-        .ok_or("no database")?
-        .replace(&name, "postgres");
-    query_postgres(
-        &maintenance,
-        &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"),
-    )
-    .await?;
+    let name = home.database_url().and_then(|url| url.rsplit('/').next()).ok_or("no database")?.to_owned();
+    let maintenance = home.database_url().ok_or("no database")?.replace(&name, "postgres");
+    query_postgres(&maintenance, &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await?;
     let cut = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
     query_postgres(&maintenance, &cut).await?;
 
-    let request = RefreshRequest {
-        refresh_token: anna.refresh_token.clone(),
-        device: None,
-    };
-    let status = server
-        .auth()
-        .refresh(request)
-        .await
-        .expect_err("there is no database");
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::Unavailable, "STORE_UNAVAILABLE")
-    );
+    let request = RefreshRequest { refresh_token: anna.refresh_token.clone(), device: None };
+    let status = server.auth().refresh(request).await.expect_err("there is no database");
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "STORE_UNAVAILABLE"));
     assert!(status.get_error_details().retry_info().is_some());
     assert!(
         !status.message().contains("postgres"),
         "what is wrong inside is told to the log: {}",
         status.message()
     );
-    let request = VerifyTokenRequest {
-        token: anna.access_token.clone(),
-        ..Default::default()
-    };
+    let request = VerifyTokenRequest { token: anna.access_token.clone(), ..Default::default() };
     assert!(server.auth().verify_token(request).await?.into_inner().active);
     assert!(server.keys().get_jwks(GetJwksRequest {}).await.is_ok());
 
-    query_postgres(
-        &maintenance,
-        &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"),
-    )
-    .await?;
+    query_postgres(&maintenance, &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")).await?;
     refresh(&server, &anna.refresh_token).await?;
     server.stop().await
 }
@@ -184,10 +133,7 @@ async fn a_login_flood_slows_only_logins(home: Home) -> Outcome {
         let mut token = anna.refresh_token.clone();
         for _ in 0..20 {
             token = refresh(&server, &token).await?;
-            let request = VerifyTokenRequest {
-                token: anna.access_token.clone(),
-                ..Default::default()
-            };
+            let request = VerifyTokenRequest { token: anna.access_token.clone(), ..Default::default() };
             assert!(server.auth().verify_token(request).await?.into_inner().active);
         }
         Ok::<_, Status>(())
@@ -195,16 +141,9 @@ async fn a_login_flood_slows_only_logins(home: Home) -> Outcome {
     let (logins, others) = tokio::join!(flood, others);
     others?;
     let (accepted, refused): (Vec<_>, Vec<_>) = logins.into_iter().partition(Result::is_ok);
-    assert!(
-        !accepted.is_empty() && !refused.is_empty(),
-        "{} were refused",
-        refused.len()
-    );
+    assert!(!accepted.is_empty() && !refused.is_empty(), "{} were refused", refused.len());
     for status in refused.into_iter().filter_map(Result::err) {
-        assert_eq!(
-            (status.code(), reason(&status).as_str()),
-            (Code::ResourceExhausted, "OVERLOADED")
-        );
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "OVERLOADED"));
         assert!(status.get_error_details().retry_info().is_some());
     }
     server.stop().await

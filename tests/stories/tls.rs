@@ -48,9 +48,7 @@ impl Authority {
     async fn new() -> Result<Self> {
         let authority = Self(TempDir::new()?);
         std::fs::write(authority.0.path().join("openssl.cnf"), OPENSSL)?;
-        authority
-            .request("ca", &["-x509", "-extensions", "authority"])
-            .await?;
+        authority.request("ca", &["-x509", "-extensions", "authority"]).await?;
         Ok(authority)
     }
 
@@ -67,27 +65,18 @@ impl Authority {
     async fn issue(&self, name: &str, serial: &str) -> Result<Leaf> {
         self.request(name, &[]).await?;
         let (request, out) = (format!("{name}.pem"), format!("{name}-cert.pem"));
-        let sign = [
-            "x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key",
-        ];
+        let sign = ["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key"];
         let what = ["-set_serial", serial, "-days", "2", "-extfile", "openssl.cnf"];
         let files = ["-extensions", "leaf", "-out", &out];
         self.openssl(&[&sign[..], &what, &files].concat()).await?;
-        Ok(Leaf {
-            cert: self.0.path().join(out),
-            key: self.0.path().join(format!("{name}.key")),
-        })
+        Ok(Leaf { cert: self.0.path().join(out), key: self.0.path().join(format!("{name}.key")) })
     }
 
     async fn openssl(&self, args: &[&str]) -> Outcome {
         let mut command = Command::new("openssl");
         command.args(args).current_dir(self.0.path());
         let Ended { code, stderr, .. } = run(command).await?;
-        if code == Some(0) {
-            Ok(())
-        } else {
-            Err(format!("openssl {args:?}: {stderr}").into())
-        }
+        if code == Some(0) { Ok(()) } else { Err(format!("openssl {args:?}: {stderr}").into()) }
     }
 
     fn certificate(&self) -> PathBuf {
@@ -141,9 +130,7 @@ fn replace(from: &Path, to: &Path) -> Outcome {
 }
 
 fn with_tls(command: &mut Command) -> &mut Command {
-    command
-        .env("TESSERA_SERVER__TLS_CERT", "cert.pem")
-        .env("TESSERA_SERVER__TLS_KEY", "key.pem")
+    command.env("TESSERA_SERVER__TLS_CERT", "cert.pem").env("TESSERA_SERVER__TLS_KEY", "key.pem")
 }
 
 fn serve(home: &Home) -> Command {
@@ -164,16 +151,10 @@ async fn whoever_trusts_the_authority_is_served_and_plain_text_is_not() -> Outco
     let (authority, home) = (Authority::new().await?, home().await?);
     authority.issue("first", "1").await?.install(&home)?;
     let server = authority.start(&home).await?;
-    assert!(
-        server.said().contains(&format!("https://{}", server.address)),
-        "{}",
-        server.said()
-    );
+    assert!(server.said().contains(&format!("https://{}", server.address)), "{}", server.said());
     server.admin().await?;
 
-    let plain = Endpoint::from_shared(format!("http://{}", server.address))?
-        .connect()
-        .await;
+    let plain = Endpoint::from_shared(format!("http://{}", server.address))?.connect().await;
     let answer = match plain {
         Ok(channel) => tonic_health::pb::health_client::HealthClient::new(channel)
             .check(tonic_health::pb::HealthCheckRequest::default())
@@ -202,14 +183,7 @@ async fn http_1_1_and_http_2_share_the_port() -> Outcome {
     server.admin().await?;
     let mut command = Command::new("curl");
     command
-        .args([
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--noproxy",
-            "*",
-            "--http1.1",
-        ])
+        .args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--http1.1"])
         .args(["--write-out", "\n%{http_version} %{content_type}", "--cacert"])
         .arg(authority.certificate())
         .arg(format!("https://{}/.well-known/jwks.json", server.address));
@@ -252,12 +226,7 @@ async fn a_new_certificate_that_makes_no_sense_leaves_the_old_one() -> Outcome {
     first.install(&home)?;
     let server = authority.start(&home).await?;
     let cert = home.dir().join("cert.pem");
-    let refusals = || {
-        server
-            .said()
-            .matches("the new certificate is not taken up")
-            .count()
-    };
+    let refusals = || server.said().matches("the new certificate is not taken up").count();
 
     let garbage = home.dir().join("garbage");
     std::fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nnonsense\n")?;

@@ -60,28 +60,13 @@ async fn a_token_is_active_only_for_what_it_is_for(home: Home) -> Outcome {
     let mut login = login_as("anna", PASSWORD, "web");
     login.audience = vec!["orders".to_owned(), "billing".to_owned()];
     login.scope = vec!["orders:read".to_owned(), "orders:write".to_owned()];
-    let tokens = server
-        .auth()
-        .login(login)
-        .await?
-        .into_inner()
-        .tokens
-        .ok_or("no tokens")?;
+    let tokens = server.auth().login(login).await?.into_inner().tokens.ok_or("no tokens")?;
     let token = &tokens.access_token;
     assert_eq!(tokens.scope, "orders:read orders:write");
     assert_eq!(verify(&server, token, "", &[]).await?, (true, String::new()));
-    assert_eq!(
-        verify(&server, token, "billing", &["orders:read"]).await?,
-        (true, String::new())
-    );
-    assert_eq!(
-        verify(&server, token, "payments", &[]).await?,
-        inactive("TOKEN_INVALID")
-    );
-    assert_eq!(
-        verify(&server, token, "orders", &["orders:delete"]).await?,
-        inactive("INSUFFICIENT_SCOPE")
-    );
+    assert_eq!(verify(&server, token, "billing", &["orders:read"]).await?, (true, String::new()));
+    assert_eq!(verify(&server, token, "payments", &[]).await?, inactive("TOKEN_INVALID"));
+    assert_eq!(verify(&server, token, "orders", &["orders:delete"]).await?, inactive("INSUFFICIENT_SCOPE"));
     let act = server.auth().logout(authorized(token, LogoutRequest {})).await;
     assert_eq!(
         refusal(act),
@@ -89,17 +74,8 @@ async fn a_token_is_active_only_for_what_it_is_for(home: Home) -> Outcome {
         "not for Tessera's own API"
     );
 
-    let refresh = RefreshRequest {
-        refresh_token: tokens.refresh_token,
-        device: None,
-    };
-    let next = server
-        .auth()
-        .refresh(refresh)
-        .await?
-        .into_inner()
-        .tokens
-        .ok_or("no tokens")?;
+    let refresh = RefreshRequest { refresh_token: tokens.refresh_token, device: None };
+    let next = server.auth().refresh(refresh).await?.into_inner().tokens.ok_or("no tokens")?;
     assert_eq!(
         verify(&server, &next.access_token, "billing", &["orders:write"]).await?,
         (true, String::new())
@@ -127,12 +103,7 @@ async fn a_token_that_is_not_ours_is_inactive(home: Home) -> Outcome {
     let bert = server.admin().await?;
     let (header, claims, signature) = parts(&anna.access_token)?;
     let (others_header, ..) = parts(&bert.access_token)?;
-    let jwks = server
-        .keys()
-        .get_jwks(GetJwksRequest {})
-        .await?
-        .into_inner()
-        .jwks_json;
+    let jwks = server.keys().get_jwks(GetJwksRequest {}).await?.into_inner().jwks_json;
 
     let with = |name: &str, value: Value| {
         let mut header = header.clone();
@@ -151,54 +122,25 @@ async fn a_token_that_is_not_ours_is_inactive(home: Home) -> Outcome {
         ("alg none", assemble(&with("alg", json!("none")), &claims, "")),
         ("alg None", assemble(&with("alg", json!("None")), &claims, "")),
         ("HS256 with the public keys as secret", confused),
-        (
-            "another algorithm",
-            assemble(&with("alg", json!("ES384")), &claims, &signature),
-        ),
+        ("another algorithm", assemble(&with("alg", json!("ES384")), &claims, &signature)),
         ("no signature", assemble(&header, &claims, "")),
-        (
-            "a key in the header",
-            assemble(&with("jwk", json!({"kty": "EC"})), &claims, &signature),
-        ),
-        (
-            "a URL in the header",
-            assemble(&with("jku", json!("https://evil.example")), &claims, &signature),
-        ),
-        (
-            "an unknown critical parameter",
-            assemble(&with("crit", json!(["exp"])), &claims, &signature),
-        ),
+        ("a key in the header", assemble(&with("jwk", json!({"kty": "EC"})), &claims, &signature)),
+        ("a URL in the header", assemble(&with("jku", json!("https://evil.example")), &claims, &signature)),
+        ("an unknown critical parameter", assemble(&with("crit", json!(["exp"])), &claims, &signature)),
         (
             "another session's endorsement",
             assemble(&with("skc", others_header["skc"].clone()), &claims, &signature),
         ),
-        (
-            "an unknown key",
-            assemble(&with("kid", json!("unknown")), &claims, &signature),
-        ),
-        (
-            "an endorsement",
-            header["skc"].as_str().unwrap_or_default().to_owned(),
-        ),
+        ("an unknown key", assemble(&with("kid", json!("unknown")), &claims, &signature)),
+        ("an endorsement", header["skc"].as_str().unwrap_or_default().to_owned()),
         ("another issuer's token", foreign_token(&claims)?),
     ];
     for (what, token) in cases {
-        assert_eq!(
-            verify(&server, &token, "", &[]).await?,
-            inactive("TOKEN_INVALID"),
-            "{what}"
-        );
+        assert_eq!(verify(&server, &token, "", &[]).await?, inactive("TOKEN_INVALID"), "{what}");
         let act = server.auth().logout(authorized(&token, LogoutRequest {})).await;
-        assert_eq!(
-            refusal(act),
-            (Code::Unauthenticated, "TOKEN_INVALID".to_owned()),
-            "{what}"
-        );
+        assert_eq!(refusal(act), (Code::Unauthenticated, "TOKEN_INVALID".to_owned()), "{what}");
     }
-    assert_eq!(
-        verify(&server, &anna.access_token, "", &[]).await?,
-        (true, String::new())
-    );
+    assert_eq!(verify(&server, &anna.access_token, "", &[]).await?, (true, String::new()));
     server.stop().await
 }
 
@@ -212,9 +154,7 @@ fn foreign_token(claims: &Value) -> Result<String, Box<dyn std::error::Error>> {
         sid: field("sid").parse()?,
         sub: field("sub").parse()?,
         exp: claims["exp"].as_i64().unwrap_or_default(),
-        cnf: Confirmation {
-            jwk: session.jwk().clone(),
-        },
+        cnf: Confirmation { jwk: session.jwk().clone() },
     };
     let endorsement = issuer.sign_jwt(ENDORSEMENT_TYPE, None, &endorsement)?;
     Ok(session.sign_jwt("at+jwt", Some(&endorsement), claims)?)
@@ -225,25 +165,9 @@ async fn what_is_no_token_is_malformed(home: Home) -> Outcome {
     let anna = server.anna().await?;
     let malformed = (Code::InvalidArgument, "TOKEN_MALFORMED".to_owned());
     let four = format!("{}.x", anna.access_token);
-    for token in [
-        "",
-        "x",
-        "a.b",
-        "...",
-        &four,
-        "a.b.c",
-        &anna.refresh_token,
-        &"a".repeat(20_000),
-    ] {
-        let request = VerifyTokenRequest {
-            token: token.to_owned(),
-            ..Default::default()
-        };
-        assert_eq!(
-            refusal(server.auth().verify_token(request).await),
-            malformed,
-            "{token:.20}"
-        );
+    for token in ["", "x", "a.b", "...", &four, "a.b.c", &anna.refresh_token, &"a".repeat(20_000)] {
+        let request = VerifyTokenRequest { token: token.to_owned(), ..Default::default() };
+        assert_eq!(refusal(server.auth().verify_token(request).await), malformed, "{token:.20}");
         if !token.is_empty() && token.len() < 10_000 {
             let act = server.auth().logout(authorized(token, LogoutRequest {})).await;
             assert_eq!(refusal(act), malformed, "{token:.20}");
@@ -265,52 +189,23 @@ async fn the_keys_are_published(home: Home) -> Outcome {
 
     let (header, ..) = parts(&anna.access_token)?;
     let kid = header["kid"].as_str().ok_or("no kid")?.to_owned();
-    let found = server
-        .keys()
-        .get_jwk(GetJwkRequest { kid: kid.clone() })
-        .await?
-        .into_inner();
+    let found = server.keys().get_jwk(GetJwkRequest { kid: kid.clone() }).await?.into_inner();
     let key = found.key.ok_or("no key")?;
-    assert_eq!(
-        (key.kid.as_str(), key.alg.as_str(), key.crv.as_str()),
-        (kid.as_str(), "ES256", "P-256")
-    );
+    assert_eq!((key.kid.as_str(), key.alg.as_str(), key.crv.as_str()), (kid.as_str(), "ES256", "P-256"));
     let (header, vouched, _) = parts(&found.endorsement)?;
     assert_eq!(header["typ"], "session-key+jwt");
     assert_eq!(header["kid"], reply.keys[0].kid);
     assert_eq!(vouched["cnf"]["jwk"]["x"], key.x);
 
-    let issuers = server
-        .keys()
-        .get_jwk(GetJwkRequest {
-            kid: reply.keys[0].kid.clone(),
-        })
-        .await?
-        .into_inner();
+    let issuers = server.keys().get_jwk(GetJwkRequest { kid: reply.keys[0].kid.clone() }).await?.into_inner();
     assert!(issuers.endorsement.is_empty());
     for unknown in ["", "unknown", &"x".repeat(43)] {
-        let answer = server
-            .keys()
-            .get_jwk(GetJwkRequest {
-                kid: unknown.to_owned(),
-            })
-            .await;
-        assert_eq!(
-            refusal(answer),
-            (Code::NotFound, "NOT_FOUND".to_owned()),
-            "{unknown}"
-        );
+        let answer = server.keys().get_jwk(GetJwkRequest { kid: unknown.to_owned() }).await;
+        assert_eq!(refusal(answer), (Code::NotFound, "NOT_FOUND".to_owned()), "{unknown}");
     }
-    server
-        .auth()
-        .logout(authorized(&anna.access_token, LogoutRequest {}))
-        .await?;
+    server.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await?;
     let answer = server.keys().get_jwk(GetJwkRequest { kid }).await;
-    assert_eq!(
-        refusal(answer).0,
-        Code::NotFound,
-        "the key of a session that has ended"
-    );
+    assert_eq!(refusal(answer).0, Code::NotFound, "the key of a session that has ended");
     server.stop().await
 }
 
@@ -323,32 +218,11 @@ async fn strict_asks_the_database(home: Home) -> Outcome {
     }
     // It never looks into the trust log by itself.
     let other = home.start_with("[database]\npoll_interval = \"1h\"\n").await?;
-    let request = |strict| VerifyTokenRequest {
-        token: anna.access_token.clone(),
-        strict,
-        ..Default::default()
-    };
-    assert!(
-        other
-            .auth()
-            .verify_token(request(true))
-            .await?
-            .into_inner()
-            .active
-    );
-    server
-        .auth()
-        .logout(authorized(&anna.access_token, LogoutRequest {}))
-        .await?;
-    assert!(
-        other
-            .auth()
-            .verify_token(request(false))
-            .await?
-            .into_inner()
-            .active,
-        "it has not heard of it"
-    );
+    let request =
+        |strict| VerifyTokenRequest { token: anna.access_token.clone(), strict, ..Default::default() };
+    assert!(other.auth().verify_token(request(true)).await?.into_inner().active);
+    server.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await?;
+    assert!(other.auth().verify_token(request(false)).await?.into_inner().active, "it has not heard of it");
     let answer = other.auth().verify_token(request(true)).await?.into_inner();
     assert_eq!((answer.active, answer.reason.as_str()), (false, "TOKEN_REVOKED"));
     other.stop().await?;
@@ -357,12 +231,7 @@ async fn strict_asks_the_database(home: Home) -> Outcome {
 
 async fn the_verifier_checks_any_session_with_the_issuers_keys_alone(home: Home) -> Outcome {
     let server = home.start().await?;
-    let jwks = server
-        .keys()
-        .get_jwks(GetJwksRequest {})
-        .await?
-        .into_inner()
-        .jwks_json;
+    let jwks = server.keys().get_jwks(GetJwksRequest {}).await?.into_inner().jwks_json;
     let verifier = Verifier::from_jwks(&jwks)?;
     let expected = |issuer: &str, audience: &str| Expected {
         issuer: issuer.to_owned(),
@@ -378,25 +247,14 @@ async fn the_verifier_checks_any_session_with_the_issuers_keys_alone(home: Home)
         assert_eq!(claims.sub.to_string(), person.user_id);
     }
     let check = |expected: &Expected, seconds| {
-        verifier
-            .check(&anna.access_token, expected, now + TimeDelta::seconds(seconds))
-            .err()
+        verifier.check(&anna.access_token, expected, now + TimeDelta::seconds(seconds)).err()
     };
     assert_eq!(check(&ours, 929), None, "within the leeway");
     assert_eq!(check(&ours, 930), Some(Refusal::Expired));
     assert_eq!(check(&ours, -31), Some(Refusal::Invalid("not valid yet")));
-    assert!(matches!(
-        check(&expected("http://127.0.0.1:50051", "orders"), 0),
-        Some(Refusal::Invalid(_))
-    ));
-    assert!(matches!(
-        check(&expected("http://127.0.0.1", "tessera"), 0),
-        Some(Refusal::Invalid(_))
-    ));
-    assert!(matches!(
-        Verifier::default().check(&anna.access_token, &ours, now),
-        Err(Refusal::Invalid(_))
-    ));
+    assert!(matches!(check(&expected("http://127.0.0.1:50051", "orders"), 0), Some(Refusal::Invalid(_))));
+    assert!(matches!(check(&expected("http://127.0.0.1", "tessera"), 0), Some(Refusal::Invalid(_))));
+    assert!(matches!(Verifier::default().check(&anna.access_token, &ours, now), Err(Refusal::Invalid(_))));
     server.stop().await
 }
 
@@ -410,14 +268,8 @@ async fn a_token_expires(home: Home) -> Outcome {
         "within the leeway"
     );
     home.clock.advance(1);
-    assert_eq!(
-        verify(&server, &anna.access_token, "", &[]).await?,
-        inactive("TOKEN_EXPIRED")
-    );
-    let act = server
-        .auth()
-        .logout(authorized(&anna.access_token, LogoutRequest {}))
-        .await;
+    assert_eq!(verify(&server, &anna.access_token, "", &[]).await?, inactive("TOKEN_EXPIRED"));
+    let act = server.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await;
     assert_eq!(refusal(act), (Code::Unauthenticated, "TOKEN_EXPIRED".to_owned()));
     server.stop().await
 }
@@ -426,25 +278,13 @@ async fn tokens_outlive_a_restart(home: Home) -> Outcome {
     let server = home.start().await?;
     let anna = server.anna().await?;
     let admin = server.admin().await?;
-    server
-        .auth()
-        .logout(authorized(&admin.access_token, LogoutRequest {}))
-        .await?;
+    server.auth().logout(authorized(&admin.access_token, LogoutRequest {})).await?;
     server.stop().await?;
 
     let server = home.start().await?;
-    assert_eq!(
-        verify(&server, &anna.access_token, "", &[]).await?,
-        (true, String::new())
-    );
-    assert_eq!(
-        verify(&server, &admin.access_token, "", &[]).await?,
-        inactive("TOKEN_REVOKED")
-    );
-    let refresh = RefreshRequest {
-        refresh_token: anna.refresh_token,
-        device: None,
-    };
+    assert_eq!(verify(&server, &anna.access_token, "", &[]).await?, (true, String::new()));
+    assert_eq!(verify(&server, &admin.access_token, "", &[]).await?, inactive("TOKEN_REVOKED"));
+    let refresh = RefreshRequest { refresh_token: anna.refresh_token, device: None };
     assert!(server.auth().refresh(refresh).await.is_ok());
     server.stop().await
 }

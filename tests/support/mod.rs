@@ -9,9 +9,9 @@ mod postgres;
 mod server;
 
 pub use clock::TestClock;
-pub use postgres::query as query_postgres;
 pub use people::{ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refusal};
-pub use server::{FENCE, Ended, Home, Kind, Server, eventually, run, signal};
+pub use postgres::query as query_postgres;
+pub use server::{Ended, FENCE, Home, Kind, Server, eventually, run, signal};
 
 /// What a test ends with: any error fails it.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;

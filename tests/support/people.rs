@@ -49,10 +49,7 @@ pub fn authorized<T>(token: &str, message: T) -> Request<T> {
 
 /// A device of this type.
 pub fn device(kind: &str) -> Option<Device> {
-    Some(Device {
-        r#type: kind.to_owned(),
-        ..Device::default()
-    })
+    Some(Device { r#type: kind.to_owned(), ..Device::default() })
 }
 
 /// A login with this name, password and type of device.
@@ -68,12 +65,7 @@ pub fn login_as(username: &str, password: &str, kind: &str) -> LoginRequest {
 impl Server {
     /// The first admin, signed in.
     pub async fn admin(&self) -> Result<Person, Box<dyn Error>> {
-        Ok(self
-            .auth()
-            .login(login_as("admin", ADMIN_PASSWORD, "cli"))
-            .await?
-            .into_inner()
-            .into())
+        Ok(self.auth().login(login_as("admin", ADMIN_PASSWORD, "cli")).await?.into_inner().into())
     }
 
     /// Makes a user without roles in the tenant `default`.
@@ -96,21 +88,13 @@ impl Server {
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
             ..CreateUserRequest::default()
         };
-        let made = self
-            .users()
-            .create_user(authorized(&admin.access_token, request))
-            .await?;
+        let made = self.users().create_user(authorized(&admin.access_token, request)).await?;
         Ok(made.into_inner().user.unwrap_or_default().user_id)
     }
 
     /// Signs a user of the tenant `default` in from this type of device.
     pub async fn sign_in(&self, username: &str, kind: &str) -> Result<Person, Box<dyn Error>> {
-        Ok(self
-            .auth()
-            .login(login_as(username, PASSWORD, kind))
-            .await?
-            .into_inner()
-            .into())
+        Ok(self.auth().login(login_as(username, PASSWORD, kind)).await?.into_inner().into())
     }
 
     /// Makes `anna` and signs her in from the web.
@@ -125,20 +109,14 @@ impl Server {
 
 /// The reason of a refusal.
 pub fn reason(status: &Status) -> String {
-    status
-        .get_error_details()
-        .error_info()
-        .map(|info| info.reason.clone())
-        .unwrap_or_default()
+    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
 /// The code and the reason of a call that must be refused.
 pub fn refusal<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -> (Code, String) {
     let status = result.expect_err("it was to be refused");
     let info = status.get_error_details();
-    let info = info
-        .error_info()
-        .unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    let info = info.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(info.domain, "tessera");
     (status.code(), info.reason.clone())
 }

@@ -46,9 +46,7 @@ fn bin_dir() -> PathBuf {
         versions.sort();
         versions.pop()
     };
-    given
-        .or_else(debian)
-        .expect("no PostgreSQL: run scripts/test, which installs it or says how")
+    given.or_else(debian).expect("no PostgreSQL: run scripts/test, which installs it or says how")
 }
 
 fn start() -> Cluster {
@@ -56,14 +54,7 @@ fn start() -> Cluster {
     let mut command = if is_root() {
         // PostgreSQL refuses to run as root.
         let mut command = Command::new("setpriv");
-        command.args([
-            "--reuid=postgres",
-            "--regid=postgres",
-            "--clear-groups",
-            "sh",
-            "-c",
-            KEEPER,
-        ]);
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "sh", "-c", KEEPER]);
         command
     } else {
         let mut command = Command::new("sh");
@@ -79,19 +70,10 @@ fn start() -> Cluster {
         .expect("can't start the keeper of PostgreSQL");
     let mut dir = String::new();
     let stdout = keeper.stdout.take().expect("its output is piped");
-    BufReader::new(stdout)
-        .read_line(&mut dir)
-        .expect("can't read what the keeper says");
-    assert!(
-        !dir.is_empty(),
-        "PostgreSQL did not start; what it said stands above"
-    );
+    BufReader::new(stdout).read_line(&mut dir).expect("can't read what the keeper says");
+    assert!(!dir.is_empty(), "PostgreSQL did not start; what it said stands above");
     let _stdin = keeper.stdin.take().expect("its input is piped");
-    Cluster {
-        socket_dir: Path::new(dir.trim()).to_owned(),
-        _stdin,
-        _keeper: keeper,
-    }
+    Cluster { socket_dir: Path::new(dir.trim()).to_owned(), _stdin, _keeper: keeper }
 }
 
 fn is_root() -> bool {
@@ -108,11 +90,7 @@ fn url(socket_dir: &Path, database: &str) -> String {
 pub async fn new_database() -> Result<String, Box<dyn std::error::Error>> {
     let cluster = tokio::task::block_in_place(|| CLUSTER.get_or_init(start));
     let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
-    query(
-        &url(&cluster.socket_dir, "postgres"),
-        &format!("CREATE DATABASE {name}"),
-    )
-    .await?;
+    query(&url(&cluster.socket_dir, "postgres"), &format!("CREATE DATABASE {name}")).await?;
     Ok(url(&cluster.socket_dir, &name))
 }
 
@@ -121,10 +99,7 @@ pub fn log_of(url: &str) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let cluster = CLUSTER.get().ok_or("PostgreSQL was not started")?;
     let prefix = format!("{}:", url.rsplit('/').next().unwrap_or_default());
     let log = std::fs::read_to_string(cluster.socket_dir.join("log"))?;
-    Ok(log
-        .lines()
-        .filter_map(|line| Some(line.strip_prefix(&prefix)?.to_owned()))
-        .collect())
+    Ok(log.lines().filter_map(|line| Some(line.strip_prefix(&prefix)?.to_owned())).collect())
 }
 
 /// Runs statements and gives the first column of each row as text.

@@ -76,15 +76,8 @@ pub struct Server {
 }
 
 enum Running {
-    Here {
-        stop: oneshot::Sender<()>,
-        task: JoinHandle<Result<(), ServeError>>,
-    },
-    Binary {
-        child: Box<Child>,
-        said: Arc<Mutex<String>>,
-        reader: JoinHandle<()>,
-    },
+    Here { stop: oneshot::Sender<()>, task: JoinHandle<Result<(), ServeError>> },
+    Binary { child: Box<Child>, said: Arc<Mutex<String>>, reader: JoinHandle<()> },
 }
 
 impl Home {
@@ -94,12 +87,7 @@ impl Home {
             Kind::Sqlite | Kind::BinarySqlite => None,
             Kind::Postgres | Kind::Binary => Some(postgres::new_database().await?),
         };
-        Ok(Self {
-            kind,
-            clock: Arc::default(),
-            database_url,
-            dir: TempDir::new()?,
-        })
+        Ok(Self { kind, clock: Arc::default(), database_url, dir: TempDir::new()? })
     }
 
     /// The folder; a binary's working directory.
@@ -139,9 +127,7 @@ impl Home {
     }
 
     fn write_settings(&self, toml: &str) -> Result<PathBuf, Box<dyn Error>> {
-        let file = self
-            .dir()
-            .join(format!("{}.toml", uuid::Uuid::from_u128(toml.len() as u128)));
+        let file = self.dir().join(format!("{}.toml", uuid::Uuid::from_u128(toml.len() as u128)));
         std::fs::write(&file, toml)?;
         Ok(file)
     }
@@ -149,18 +135,11 @@ impl Home {
     async fn start_here(&self, toml: &str) -> Result<Server, Box<dyn Error>> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let toml = if toml.contains("[passwords]") {
-            toml.to_owned()
-        } else {
-            format!("{toml}{IN_PROCESS}")
-        };
+        let toml = if toml.contains("[passwords]") { toml.to_owned() } else { format!("{toml}{IN_PROCESS}") };
         let mut flags = vec![("server.data_dir", self.dir().join("data").display().to_string())];
         flags.extend(self.database_url.clone().map(|url| ("database.url", url)));
         let settings = Config::load(Some(&self.write_settings(&toml)?), Flags(flags))?.check()?;
-        let bootstrap = Bootstrap {
-            admin_password: Some(ADMIN_PASSWORD.into()),
-            announce: Box::new(|_| {}),
-        };
+        let bootstrap = Bootstrap { admin_password: Some(ADMIN_PASSWORD.into()), announce: Box::new(|_| {}) };
         let (stop, stopped) = oneshot::channel();
         let (clock, rng) = (self.clock.clone(), Arc::new(SystemRandomness));
         let shutdown = async move {
@@ -184,11 +163,7 @@ impl Home {
     /// The binary with an environment of its own: this home's database and nothing else.
     pub fn binary(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tessera"));
-        command
-            .current_dir(self.dir())
-            .env_clear()
-            .kill_on_drop(true)
-            .stdin(Stdio::null());
+        command.current_dir(self.dir()).env_clear().kill_on_drop(true).stdin(Stdio::null());
         if let Some(url) = &self.database_url {
             command.env("DATABASE_URL", url);
         }
@@ -236,12 +211,7 @@ impl Server {
             }
         });
         let child = Box::new(child);
-        Self::connect(
-            address,
-            endpoint(address)?,
-            Running::Binary { child, said, reader },
-        )
-        .await
+        Self::connect(address, endpoint(address)?, Running::Binary { child, said, reader }).await
     }
 
     async fn connect(
@@ -249,12 +219,8 @@ impl Server {
         endpoint: Endpoint,
         running: Running,
     ) -> Result<Self, Box<dyn Error>> {
-        let mut server = Self {
-            address,
-            channel: endpoint.connect_lazy(),
-            endpoint: endpoint.clone(),
-            running,
-        };
+        let mut server =
+            Self { address, channel: endpoint.connect_lazy(), endpoint: endpoint.clone(), running };
         if let Running::Here { task, .. } = &mut server.running {
             // A server that can't start says why, instead of leaving the client to guess.
             tokio::select! {
@@ -284,10 +250,7 @@ impl Server {
     /// Gets a page over HTTP/1.1 and without TLS: status line, headers and body.
     pub async fn get(&self, path: &str) -> Result<String, Box<dyn Error>> {
         let mut stream = TcpStream::connect(self.address).await?;
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
-            self.address
-        );
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address);
         stream.write_all(request.as_bytes()).await?;
         let mut page = String::new();
         timeout(FENCE, stream.read_to_string(&mut page)).await??;
@@ -363,22 +326,13 @@ impl Server {
     /// Waits for the end of a binary that was told to end.
     pub async fn ended(self) -> Result<Ended, Box<dyn Error>> {
         drop(self.channel);
-        let Running::Binary {
-            mut child,
-            said,
-            reader,
-        } = self.running
-        else {
+        let Running::Binary { mut child, said, reader } = self.running else {
             return Err("only a process ends by itself".into());
         };
         let status = timeout(FENCE, child.wait()).await??;
         reader.await?;
         let stderr = said.lock().unwrap().clone();
-        Ok(Ended {
-            code: status.code(),
-            stdout: String::new(),
-            stderr,
-        })
+        Ok(Ended { code: status.code(), stdout: String::new(), stderr })
     }
 
     /// Takes the binary's life in the middle of whatever it does.
@@ -422,9 +376,7 @@ pub async fn eventually(
         }
         Ok(())
     };
-    timeout(FENCE, asking)
-        .await
-        .map_err(|_| format!("never: {what}"))?
+    timeout(FENCE, asking).await.map_err(|_| format!("never: {what}"))?
 }
 
 fn plain(address: SocketAddr) -> Result<Endpoint, tonic::transport::Error> {
@@ -434,14 +386,8 @@ fn plain(address: SocketAddr) -> Result<Endpoint, tonic::transport::Error> {
 /// Sends a signal by its name.
 pub fn signal(pid: u32, name: &str) -> Result<(), Box<dyn Error>> {
     // The shell's own: the program of this name is in a package that a small system lacks.
-    let sent = std::process::Command::new("sh")
-        .args(["-c", &format!("kill -{name} {pid}")])
-        .status()?;
-    if sent.success() {
-        Ok(())
-    } else {
-        Err("can't send the signal".into())
-    }
+    let sent = std::process::Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status()?;
+    if sent.success() { Ok(()) } else { Err("can't send the signal".into()) }
 }
 
 fn query_sqlite(path: &Path, sql: &str) -> Result<Vec<String>, Box<dyn Error>> {
