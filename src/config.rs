@@ -2,6 +2,7 @@
 //! order. A wrong one is named with where it came from.
 
 mod check;
+mod values;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -68,7 +69,7 @@ pub struct Server {
     /// Serve gRPC reflection.
     pub reflection: bool,
     /// How long calls in flight may take after the signal to stop.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "values::duration")]
     pub drain_timeout: Duration,
 }
 
@@ -82,7 +83,7 @@ pub struct Database {
     /// Connections at most.
     pub max_connections: u32,
     /// How often the trust log is read.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "values::duration")]
     pub poll_interval: Duration,
 }
 
@@ -93,12 +94,13 @@ pub struct Tokens {
     /// The claim `iss`.
     pub issuer: String,
     /// The audiences of a token for which none was asked.
+    #[serde(deserialize_with = "values::list")]
     pub default_audience: Vec<String>,
     /// How long an access token lives.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "values::duration")]
     pub access_ttl: Duration,
     /// How far clocks may differ.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "values::duration")]
     pub leeway: Duration,
 }
 
@@ -111,13 +113,13 @@ pub struct Sessions {
     /// Live sessions of a user.
     pub per_user: u32,
     /// A session that isn't refreshed for so long expires.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "values::duration")]
     pub idle_ttl: Duration,
     /// A session expires so long after its login.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "values::duration")]
     pub absolute_ttl: Duration,
     /// How long a spent refresh token is taken for a retry; 0 turns it off.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "values::duration")]
     pub refresh_grace: Duration,
 }
 
@@ -183,7 +185,7 @@ pub struct Passwords {
     /// Hashes that may wait.
     pub hash_queue: usize,
     /// How long one may wait.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "values::duration")]
     pub hash_deadline: Duration,
 }
 

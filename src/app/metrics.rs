@@ -52,6 +52,7 @@ pub struct Metrics {
     pub latencies: Latencies,
     logins: Family<Outcome, Counter>,
     refreshes: Family<Outcome, Counter>,
+    verifications: Family<Outcome, Counter>,
     reuses: Counter,
     tail_failures: Counter,
     hash_waiting: Gauge,
@@ -77,6 +78,7 @@ impl Default for Metrics {
             latencies: Family::new_with_constructor(latency_histogram),
             logins: Family::default(),
             refreshes: Family::default(),
+            verifications: Family::default(),
             reuses: Counter::default(),
             tail_failures: Counter::default(),
             hash_waiting: Gauge::default(),
@@ -98,6 +100,7 @@ impl Metrics {
         r.register_with_unit("grpc_latency", latency, Unit::Seconds, self.latencies.clone());
         r.register("logins", "Logins by outcome", self.logins.clone());
         r.register("refreshes", "Refreshes by outcome", self.refreshes.clone());
+        r.register("verifications", "Checks of tokens by outcome", self.verifications.clone());
         r.register("refresh_reuses", "Refresh tokens that were used again", self.reuses.clone());
         let tail_failures = "Failed attempts to read the trust log";
         r.register("trust_tail_failures", tail_failures, self.tail_failures.clone());
@@ -124,6 +127,10 @@ impl Metrics {
         if matches!(refusal, Some(Error::TokenReused)) {
             self.reuses.inc();
         }
+    }
+
+    pub(super) fn count_verification(&self, outcome: &'static str) {
+        self.verifications.get_or_create(&Outcome { outcome }).inc();
     }
 
     pub(super) fn count_tail_failure(&self) {

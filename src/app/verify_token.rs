@@ -29,6 +29,16 @@ pub enum Answer {
 
 /// Checks the token. Only what is no token at all is an error.
 pub async fn verify_token(app: &App, token: &str, asked: VerifyToken) -> Result<Answer, Error> {
+    let answer = answer(app, token, asked).await;
+    app.metrics.count_verification(match &answer {
+        Ok(Answer::Active(_)) => "OK",
+        Ok(Answer::Inactive(reason)) => reason,
+        Err(error) => error.reason(),
+    });
+    answer
+}
+
+async fn answer(app: &App, token: &str, asked: VerifyToken) -> Result<Answer, Error> {
     let expected = app.expected(asked.audience.as_deref());
     let claims = match app.verifier.check(token, &expected, app.now()) {
         Ok(claims) => claims,

@@ -15,10 +15,11 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use super::{Settings, bad_setting, failed};
 use crate::{
-    app::Bootstrap,
+    app::{self, Bootstrap},
     clock::SystemClock,
-    config::{Checked, Log, LogFormat},
+    config::{BadSetting, Checked, Log, LogFormat},
     crypto::random::SystemRandomness,
+    domain::InvalidField,
     server::{self, ServeError},
 };
 
@@ -44,6 +45,13 @@ impl Serve {
         };
         match served {
             Ok(()) => ExitCode::SUCCESS,
+            Err(ServeError::Start(app::Error::Invalid(InvalidField { field, problem }))) => {
+                bad_setting(&BadSetting {
+                    setting: field.to_owned(),
+                    problem,
+                    source_name: "the environment".to_owned(),
+                })
+            }
             Err(error) => failed(&error),
         }
     }

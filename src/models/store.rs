@@ -49,6 +49,11 @@ pub enum BadDatabaseUrl {
     /// PostgreSQL's driver does not take it. Its message repeats no value.
     #[error("is no PostgreSQL URL: {0}")]
     Postgres(String),
+    /// TLS to PostgreSQL.
+    #[error(
+        "asks for TLS, which this release doesn't speak to PostgreSQL; use a socket, a private network or a proxy"
+    )]
+    Tls,
 }
 
 impl FromStr for Database {
@@ -64,6 +69,9 @@ impl FromStr for Database {
         let mut config: tokio_postgres::Config = url
             .parse()
             .map_err(|error: tokio_postgres::Error| BadDatabaseUrl::Postgres(error.to_string()))?;
+        if config.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
+            return Err(BadDatabaseUrl::Tls);
+        }
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(PATIENCE);
         }

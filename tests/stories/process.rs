@@ -139,7 +139,7 @@ async fn a_bad_admin_password_is_refused_and_a_better_one_taken_then(home: Home)
         let mut command = serve(&home);
         command.env("TESSERA_BOOTSTRAP_ADMIN_PASSWORD", bad);
         let ended = run(command).await?;
-        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert_eq!(ended.code, Some(64), "{ended:?}");
         assert!(ended.stderr.contains("TESSERA_BOOTSTRAP_ADMIN_PASSWORD"), "{ended:?}");
         assert!(ended.stderr.contains(why), "{ended:?}");
     }

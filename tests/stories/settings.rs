@@ -1,8 +1,8 @@
 //! Settings: where they come from, which one counts, and what is said of a wrong one.
 
-use tessera::proto::VerifyTokenRequest;
+use tessera::proto::{RefreshRequest, VerifyTokenRequest};
 
-use crate::support::{ADMIN_PASSWORD, Ended, Home, Kind, Outcome, Server, login_as, run};
+use crate::support::{ADMIN_PASSWORD, Ended, Home, Kind, Outcome, Server, login_as, refusal, run};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -322,4 +322,29 @@ async fn our_own_variable_beats_database_url_and_the_flag_beats_both() -> Outcom
         }
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_bare_zero_and_a_list_with_commas_are_understood() -> Outcome {
+    let home = empty().await?;
+    let variables =
+        [("TESSERA_SESSIONS__REFRESH_GRACE", "0"), ("TESSERA_TOKENS__DEFAULT_AUDIENCE", "orders, tessera")];
+    let mut command = serve(&home, &["--listen", "127.0.0.1:0"], &variables);
+    command.env("TESSERA_BOOTSTRAP_ADMIN_PASSWORD", ADMIN_PASSWORD);
+    let server = Server::of_binary(command).await?;
+    let admin = server.admin().await?;
+    let request = VerifyTokenRequest { token: admin.access_token, ..Default::default() };
+    let claims = server.auth().verify_token(request).await?.into_inner().claims.ok_or("it is not active")?;
+    assert_eq!(claims.aud, ["orders", "tessera"]);
+    let refresh = || RefreshRequest { refresh_token: admin.refresh_token.clone(), device: None };
+    server.auth().refresh(refresh()).await?;
+    assert_eq!(refusal(server.auth().refresh(refresh()).await).1, "TOKEN_REUSED");
+    server.stop().await?;
+    refuse_variable("TESSERA_SESSIONS__REFRESH_GRACE", "10", &["sessions.refresh_grace", "15m"]).await
+}
+
+#[tokio::test]
+async fn tls_to_postgresql_is_refused_and_not_ignored() -> Outcome {
+    let url = "postgres://tessera@127.0.0.1/tessera?sslmode=require";
+    refuse_variable("DATABASE_URL", url, &["database.url", "TLS"]).await
 }
