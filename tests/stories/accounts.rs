@@ -1,13 +1,13 @@
 //! Signing in and up, and passwords.
 
 use tessera::proto::{
-    ChangePasswordRequest, ListSessionsRequest, LogoutRequest, RefreshRequest, SignUpRequest,
-    VerifyTokenRequest,
+    ChangePasswordRequest, ListSessionsRequest, LogoutRequest, SignUpRequest, VerifyTokenRequest,
 };
 use tonic::Code;
 
 use crate::support::{
-    ADMIN_PASSWORD, Home, Outcome, PASSWORD, authorized, device, login_as, refusal, stories, timed_stories,
+    ADMIN_PASSWORD, Home, Outcome, PASSWORD, authorized, device, login_as, refresh_with, refusal, stories,
+    timed_stories,
 };
 
 stories! {
@@ -151,7 +151,7 @@ async fn a_new_password_can_end_all_sessions(home: Home) -> Outcome {
     assert_eq!(server.auth().change_password(request).await?.into_inner().ended_sessions, 2);
     let logout = server.auth().logout(authorized(&web.access_token, LogoutRequest {})).await;
     assert_eq!(refusal(logout).1, "TOKEN_REVOKED");
-    let refresh = RefreshRequest { refresh_token: web.refresh_token, device: None };
+    let refresh = refresh_with(&web.refresh_token);
     assert_eq!(refusal(server.auth().refresh(refresh).await).1, "TOKEN_REVOKED");
     server.stop().await
 }
@@ -202,7 +202,7 @@ async fn a_password_that_must_change_allows_nothing_else(home: Home) -> Outcome 
 
     let request = authorized(&tokens.access_token, change(PASSWORD, "another secret", false));
     server.auth().change_password(request).await?;
-    let refresh = RefreshRequest { refresh_token: tokens.refresh_token, device: None };
+    let refresh = refresh_with(&tokens.refresh_token);
     let next = server.auth().refresh(refresh).await?.into_inner().tokens.ok_or("no tokens")?;
     let list = authorized(&next.access_token, ListSessionsRequest::default());
     assert!(server.session().list_sessions(list).await.is_ok());

@@ -6,7 +6,7 @@ use std::{env, path::PathBuf, process::Stdio};
 use chrono::TimeDelta;
 use tessera::{
     clock::{Clock, SystemClock},
-    proto::{GetJwksRequest, LogoutRequest, RefreshRequest},
+    proto::{GetJwksRequest, LogoutRequest},
     verifier::{Expected, Refusal, Verifier},
 };
 use tokio::{
@@ -14,7 +14,7 @@ use tokio::{
     process::Command,
 };
 
-use crate::support::{Home, Outcome, PASSWORD, Server, authorized, login_as};
+use crate::support::{Home, Outcome, PASSWORD, Server, authorized, login_as, refresh_with};
 
 /// Makes tests of stories with the binary, on SQLite and on PostgreSQL.
 macro_rules! binary_stories {
@@ -150,7 +150,7 @@ async fn the_verifier_needs_the_issuers_keys_alone(home: Home) -> Outcome {
     assert!(Verifier::default().check(token, &ours, now).is_err(), "a verifier without keys accepts nothing");
 
     // Another generation of the session, by the same verifier: no key is fetched for it.
-    let request = RefreshRequest { refresh_token: anna.refresh_token, device: None };
+    let request = refresh_with(&anna.refresh_token);
     let next = server.auth().refresh(request).await?.into_inner();
     let next = next.tokens.ok_or("no tokens")?.access_token;
     assert!(verifier.check(&next, &ours, SystemClock.now()).is_ok());

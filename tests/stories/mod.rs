@@ -2,6 +2,7 @@
 
 mod accounts;
 mod bad_input;
+mod crash;
 mod foreign;
 mod outside;
 mod process;

@@ -1,4 +1,4 @@
-//! The process: how it begins on an empty machine, shares a database, stops, is killed and comes back.
+//! The process: how it begins on an empty machine, shares a database and stops.
 
 use std::{
     collections::BTreeSet,
@@ -7,24 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tessera::proto::{
-    ChangePasswordRequest, GetJwksRequest, LogoutRequest, RefreshRequest, VerifyTokenRequest,
-    auth_client::AuthClient,
-};
+use tessera::proto::{ChangePasswordRequest, GetJwksRequest, LogoutRequest, auth_client::AuthClient};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     process::Command,
-    sync::mpsc,
-    task::JoinSet,
     time::timeout,
 };
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
 use crate::support::{
-    ADMIN_PASSWORD, FENCE, Home, Kind, Outcome, PASSWORD, Person, Server, authorized, eventually, login_as,
-    process_stories, refusal, run, signal,
+    ADMIN_PASSWORD, FENCE, Home, Kind, Outcome, Person, Server, authorized, eventually, login_as,
+    process_stories, refresh_with, refusal, run, signal,
 };
 
 process_stories! {
@@ -35,7 +30,6 @@ process_stories! {
     told_to_terminate_it_finishes_what_it_began,
     interrupted_it_finishes_what_it_began,
     what_takes_longer_than_the_drain_timeout_is_cut_off,
-    whatever_was_answered_survives_a_kill,
 }
 
 /// `tessera serve` on a free port, for the rest on an empty machine: there is no admin password.
@@ -49,16 +43,6 @@ fn serve(home: &Home) -> Command {
 fn shown_password(said: &str) -> Option<&str> {
     let is_password = |line: &&str| line.len() == 24 && line.bytes().all(|byte| byte.is_ascii_alphanumeric());
     said.lines().map(str::trim).find(is_password)
-}
-
-async fn is_active(server: &Server, token: &str, strict: bool) -> Result<bool, Box<dyn Error>> {
-    let token = token.to_owned();
-    let request = VerifyTokenRequest { token, strict, ..Default::default() };
-    Ok(server.auth().verify_token(request).await?.into_inner().active)
-}
-
-fn refresh(token: &str) -> RefreshRequest {
-    RefreshRequest { refresh_token: token.to_owned(), device: None }
 }
 
 fn change(current: &str, new: &str) -> ChangePasswordRequest {
@@ -192,8 +176,8 @@ async fn without_its_key_encryption_key_it_refuses_to_start_and_changes_nothing(
 
     std::fs::write(&file, &kek)?;
     let server = home.start().await?;
-    assert!(is_active(&server, &admin.access_token, true).await?);
-    server.auth().refresh(refresh(&admin.refresh_token)).await?;
+    assert!(server.is_active(&admin.access_token, true).await?);
+    server.auth().refresh(refresh_with(&admin.refresh_token)).await?;
     server.stop().await
 }
 
@@ -271,33 +255,33 @@ async fn three_servers_that_start_at_once_on_an_empty_database_are_one_service()
     let tablet = c.sign_in("anna", "tablet").await?;
     for server in [&a, &b, &c] {
         for person in [&web, &phone, &tablet] {
-            assert!(is_active(server, &person.access_token, false).await?);
-            assert!(is_active(server, &person.access_token, true).await?);
+            assert!(server.is_active(&person.access_token, false).await?);
+            assert!(server.is_active(&person.access_token, true).await?);
         }
     }
     // A chain goes on wherever its holder asks.
     let mut token = web.refresh_token.clone();
     for server in [&b, &c, &a] {
-        let reply = server.auth().refresh(refresh(&token)).await?.into_inner();
+        let reply = server.auth().refresh(refresh_with(&token)).await?.into_inner();
         token = reply.tokens.ok_or("no tokens")?.refresh_token;
     }
 
     a.auth().logout(authorized(&web.access_token, LogoutRequest {})).await?;
-    assert!(!is_active(&a, &web.access_token, false).await?, "at once where it happened");
+    assert!(!a.is_active(&web.access_token, false).await?, "at once where it happened");
     for other in [&b, &c] {
-        assert!(!is_active(other, &web.access_token, true).await?, "strict: at once");
-        let again = other.auth().refresh(refresh(&token)).await;
+        assert!(!other.is_active(&web.access_token, true).await?, "strict: at once");
+        let again = other.auth().refresh(refresh_with(&token)).await;
         assert_eq!(refusal(again), (Code::Unauthenticated, "TOKEN_REVOKED".to_owned()));
     }
     let begun = Instant::now();
     for other in [&b, &c] {
         eventually("the logout reaches the other servers", async || {
-            Ok(!is_active(other, &web.access_token, false).await?)
+            Ok(!other.is_active(&web.access_token, false).await?)
         })
         .await?;
     }
     println!("the logout reached the others in {:?}", begun.elapsed());
-    assert!(is_active(&c, &phone.access_token, false).await?, "and no other session");
+    assert!(c.is_active(&phone.access_token, false).await?, "and no other session");
     for server in [a, b, c] {
         server.stop().await?;
     }
@@ -399,8 +383,8 @@ async fn finishes_what_it_began(home: Home, name: &str) -> Outcome {
     assert!(!ended.stderr.contains("still in flight"), "{ended:?}");
 
     let server = home.start().await?;
-    assert!(is_active(&server, &person.access_token, true).await?);
-    server.auth().refresh(refresh(&person.refresh_token)).await?;
+    assert!(server.is_active(&person.access_token, true).await?);
+    server.auth().refresh(refresh_with(&person.refresh_token)).await?;
     server.stop().await
 }
 
@@ -414,113 +398,6 @@ async fn what_takes_longer_than_the_drain_timeout_is_cut_off(home: Home) -> Outc
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("still in flight"), "{ended:?}");
     Ok(())
-}
-
-/// Cheap hashes, room for many sessions, and time enough to start again within the grace.
-const BUSY: &str = r#"
-    [passwords]
-    argon2_memory_kib = 64
-    argon2_time = 1
-    [sessions]
-    per_user = 1000000
-    refresh_grace = "1h"
-"#;
-/// Callers of each kind at the same time.
-const CALLERS: usize = 50;
-const PEOPLE: usize = 10;
-
-#[derive(Clone, Copy, PartialEq)]
-enum Answered {
-    Login,
-    Refresh,
-}
-
-/// Signs in from one new device after another until the server is gone; gives every session that was answered.
-async fn keep_signing_in(
-    mut auth: AuthClient<Channel>,
-    caller: usize,
-    tell: mpsc::UnboundedSender<Answered>,
-) -> Vec<Person> {
-    let username = format!("person-{}", caller % PEOPLE);
-    let mut answered = Vec::new();
-    loop {
-        let device = format!("d{caller}-{}", answered.len());
-        match auth.login(login_as(&username, PASSWORD, &device)).await {
-            Ok(reply) => answered.push(reply.into_inner().into()),
-            Err(_) => return answered,
-        }
-        let _ = tell.send(Answered::Login);
-    }
-}
-
-/// Refreshes one session until the server is gone; gives the last tokens that were answered.
-async fn keep_refreshing(
-    mut auth: AuthClient<Channel>,
-    mut person: Person,
-    tell: mpsc::UnboundedSender<Answered>,
-) -> Vec<Person> {
-    while let Ok(reply) = auth.refresh(refresh(&person.refresh_token)).await {
-        let tokens = reply.into_inner().tokens.unwrap_or_default();
-        person.access_token = tokens.access_token;
-        person.refresh_token = tokens.refresh_token;
-        let _ = tell.send(Answered::Refresh);
-    }
-    vec![person]
-}
-
-async fn whatever_was_answered_survives_a_kill(home: Home) -> Outcome {
-    let server = home.start_with(BUSY).await?;
-    let admin = server.admin().await?;
-    for person in 0..PEOPLE {
-        server.make_user(&admin, &format!("person-{person}")).await?;
-    }
-    let early = server.sign_in("person-0", "early").await?;
-    let (tell, mut answers) = mpsc::unbounded_channel();
-    let mut callers = JoinSet::new();
-    for caller in 0..CALLERS {
-        let username = format!("person-{}", caller % PEOPLE);
-        let person = server.sign_in(&username, &format!("r{caller}")).await?;
-        let auth = AuthClient::new(server.new_channel().await?);
-        callers.spawn(keep_refreshing(auth, person, tell.clone()));
-        let auth = AuthClient::new(server.new_channel().await?);
-        callers.spawn(keep_signing_in(auth, caller, tell.clone()));
-    }
-    drop(tell);
-    let (mut logins, mut refreshes) = (0, 0);
-    while logins < CALLERS || refreshes < CALLERS {
-        match timeout(FENCE, answers.recv()).await?.ok_or("the server went away")? {
-            Answered::Login => logins += 1,
-            Answered::Refresh => refreshes += 1,
-        }
-    }
-    server.kill().await?;
-    let mut answered = vec![admin, early];
-    while let Some(people) = callers.join_next().await {
-        answered.extend(people?);
-    }
-
-    let begun = Instant::now();
-    let server = home.start_with(BUSY).await?;
-    println!("back in {:?} with {} sessions that were answered", begun.elapsed(), answered.len());
-    assert!(answered.len() > 2 * CALLERS);
-    for half in [
-        "sessions AS s WHERE NOT EXISTS (SELECT 1 FROM session_keys AS k WHERE k.kid = s.kid AND k.session_id = s.id)",
-        "session_keys AS k WHERE NOT EXISTS (SELECT 1 FROM sessions AS s WHERE k.kid = s.kid AND k.session_id = s.id)",
-    ] {
-        let count = format!("SELECT CAST(COUNT(*) AS TEXT) AS first FROM {half}");
-        assert_eq!(home.query(&count).await?, ["0"], "half-made: {half}");
-    }
-    for person in &answered {
-        assert!(is_active(&server, &person.access_token, false).await?, "{person:?}");
-        assert!(is_active(&server, &person.access_token, true).await?, "{person:?}");
-        let reply = server.auth().refresh(refresh(&person.refresh_token)).await?;
-        let tokens = reply.into_inner().tokens.ok_or("no tokens")?;
-        assert_eq!(tokens.session_id, person.session_id);
-        assert!(is_active(&server, &tokens.access_token, true).await?);
-    }
-    let sign_in = server.sign_in("person-0", "late").await?;
-    assert!(is_active(&server, &sign_in.access_token, true).await?);
-    server.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,13 +2,14 @@
 
 use futures_util::future::try_join_all;
 use tessera::proto::{
-    GetSessionRequest, ListSessionsRequest, LogoutAllRequest, LogoutRequest, RefreshRequest,
-    RevokeSessionRequest, RevokeUserSessionsRequest, SessionInfo, SessionState,
+    GetSessionRequest, ListSessionsRequest, LogoutAllRequest, LogoutRequest, RevokeSessionRequest,
+    RevokeUserSessionsRequest, SessionInfo, SessionState,
 };
 use tonic::Code;
 
 use crate::support::{
-    Home, Outcome, PASSWORD, Person, Server, authorized, login_as, refusal, stories, timed_stories,
+    Home, Outcome, PASSWORD, Person, Server, authorized, login_as, refresh_with, refusal, stories,
+    timed_stories,
 };
 
 stories! {
@@ -46,7 +47,7 @@ async fn a_login_takes_the_place_of_the_one_on_the_same_type_of_device(home: Hom
         refusal(server.auth().logout(authorized(&first.access_token, LogoutRequest {})).await).1,
         "TOKEN_REVOKED"
     );
-    let refresh = RefreshRequest { refresh_token: first.refresh_token, device: None };
+    let refresh = refresh_with(&first.refresh_token);
     assert_eq!(refusal(server.auth().refresh(refresh).await).1, "TOKEN_REVOKED");
 
     let live: Vec<String> = list(&server, &phone, false).await?.into_iter().map(|s| s.session_id).collect();
@@ -147,7 +148,7 @@ async fn a_logout_is_obeyed_at_once(home: Home) -> Outcome {
         refusal(server.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await).1,
         "TOKEN_REVOKED"
     );
-    let refresh = RefreshRequest { refresh_token: anna.refresh_token, device: None };
+    let refresh = refresh_with(&anna.refresh_token);
     assert_eq!(
         refusal(server.auth().refresh(refresh).await),
         (Code::Unauthenticated, "TOKEN_REVOKED".to_owned())
@@ -166,7 +167,7 @@ async fn a_logout_of_all_ends_every_token(home: Home) -> Outcome {
             refusal(server.auth().logout(authorized(&person.access_token, LogoutRequest {})).await).1,
             "TOKEN_REVOKED"
         );
-        let refresh = RefreshRequest { refresh_token: person.refresh_token.clone(), device: None };
+        let refresh = refresh_with(&person.refresh_token);
         assert_eq!(refusal(server.auth().refresh(refresh).await).1, "TOKEN_REVOKED");
     }
     let again = server.sign_in("anna", "web").await?;
@@ -230,7 +231,7 @@ async fn an_idle_session_expires(home: Home) -> Outcome {
     let server = home.start_with("[sessions]\nidle_ttl = \"1h\"\n").await?;
     let anna = server.anna().await?;
     home.clock.advance(3600);
-    let refresh = RefreshRequest { refresh_token: anna.refresh_token, device: None };
+    let refresh = refresh_with(&anna.refresh_token);
     assert_eq!(
         refusal(server.auth().refresh(refresh).await),
         (Code::Unauthenticated, "TOKEN_EXPIRED".to_owned())
@@ -247,7 +248,7 @@ async fn a_session_expires_however_busy(home: Home) -> Outcome {
     let mut anna = server.anna().await?;
     for _ in 0..3 {
         home.clock.advance(2300);
-        let refresh = RefreshRequest { refresh_token: anna.refresh_token.clone(), device: None };
+        let refresh = refresh_with(&anna.refresh_token);
         let tokens = server.auth().refresh(refresh).await?.into_inner().tokens.ok_or("no tokens")?;
         let ends = |time: Option<prost_types::Timestamp>| time.map(|time| time.seconds);
         assert!(
@@ -257,7 +258,7 @@ async fn a_session_expires_however_busy(home: Home) -> Outcome {
         anna.refresh_token = tokens.refresh_token;
     }
     home.clock.advance(300);
-    let refresh = RefreshRequest { refresh_token: anna.refresh_token, device: None };
+    let refresh = refresh_with(&anna.refresh_token);
     assert_eq!(refusal(server.auth().refresh(refresh).await).1, "TOKEN_EXPIRED");
     server.stop().await
 }

@@ -1,8 +1,10 @@
 //! Settings: where they come from, which one counts, and what is said of a wrong one.
 
-use tessera::proto::{RefreshRequest, VerifyTokenRequest};
+use tessera::proto::VerifyTokenRequest;
 
-use crate::support::{ADMIN_PASSWORD, Ended, Home, Kind, Outcome, Server, login_as, refusal, run};
+use crate::support::{
+    ADMIN_PASSWORD, Ended, Home, Kind, Outcome, Server, login_as, refresh_with, refusal, run,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -336,7 +338,7 @@ async fn a_bare_zero_and_a_list_with_commas_are_understood() -> Outcome {
     let request = VerifyTokenRequest { token: admin.access_token, ..Default::default() };
     let claims = server.auth().verify_token(request).await?.into_inner().claims.ok_or("it is not active")?;
     assert_eq!(claims.aud, ["orders", "tessera"]);
-    let refresh = || RefreshRequest { refresh_token: admin.refresh_token.clone(), device: None };
+    let refresh = || refresh_with(&admin.refresh_token);
     server.auth().refresh(refresh()).await?;
     assert_eq!(refusal(server.auth().refresh(refresh()).await).1, "TOKEN_REUSED");
     server.stop().await?;

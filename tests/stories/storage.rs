@@ -8,7 +8,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::support::{
-    Home, Kind, Outcome, PASSWORD, Person, Server, authorized, login_as, query_postgres, reason, stories,
+    Home, Kind, Outcome, PASSWORD, Person, Server, authorized, login_as, query_postgres, reason,
+    refresh_with, stories,
 };
 
 stories! {
@@ -102,7 +103,7 @@ async fn without_the_database_tokens_still_verify_and_it_comes_back_by_itself() 
     let cut = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
     query_postgres(&maintenance, &cut).await?;
 
-    let request = RefreshRequest { refresh_token: anna.refresh_token.clone(), device: None };
+    let request = refresh_with(&anna.refresh_token);
     let status = server.auth().refresh(request).await.expect_err("there is no database");
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "STORE_UNAVAILABLE"));
     assert!(status.get_error_details().retry_info().is_some());

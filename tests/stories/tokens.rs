@@ -11,13 +11,14 @@ use tessera::{
         algorithm,
         claims::{Confirmation, ENDORSEMENT_TYPE, Endorsement},
     },
-    proto::{GetJwkRequest, GetJwksRequest, LogoutRequest, RefreshRequest, VerifyTokenRequest},
+    proto::{GetJwkRequest, GetJwksRequest, LogoutRequest, VerifyTokenRequest},
     verifier::{Expected, Refusal, Verifier},
 };
 use tonic::Code;
 
 use crate::support::{
-    Home, Kind, Outcome, PASSWORD, Server, authorized, login_as, refusal, stories, timed_stories,
+    Home, Kind, Outcome, PASSWORD, Server, authorized, login_as, refresh_with, refusal, stories,
+    timed_stories,
 };
 
 stories! {
@@ -74,7 +75,7 @@ async fn a_token_is_active_only_for_what_it_is_for(home: Home) -> Outcome {
         "not for Tessera's own API"
     );
 
-    let refresh = RefreshRequest { refresh_token: tokens.refresh_token, device: None };
+    let refresh = refresh_with(&tokens.refresh_token);
     let next = server.auth().refresh(refresh).await?.into_inner().tokens.ok_or("no tokens")?;
     assert_eq!(
         verify(&server, &next.access_token, "billing", &["orders:write"]).await?,
@@ -284,7 +285,7 @@ async fn tokens_outlive_a_restart(home: Home) -> Outcome {
     let server = home.start().await?;
     assert_eq!(verify(&server, &anna.access_token, "", &[]).await?, (true, String::new()));
     assert_eq!(verify(&server, &admin.access_token, "", &[]).await?, inactive("TOKEN_REVOKED"));
-    let refresh = RefreshRequest { refresh_token: anna.refresh_token, device: None };
+    let refresh = refresh_with(&anna.refresh_token);
     assert!(server.auth().refresh(refresh).await.is_ok());
     server.stop().await
 }

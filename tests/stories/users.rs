@@ -2,12 +2,14 @@
 
 use tessera::proto::{
     CreateTenantRequest, CreateUserRequest, DisableUserRequest, EnableUserRequest, GetTenantRequest,
-    GetUserRequest, ListSessionsRequest, ListTenantsRequest, ListUsersRequest, LoginRequest, RefreshRequest,
-    RoleSet, UpdateUserRequest, UserState, VerifyTokenRequest,
+    GetUserRequest, ListSessionsRequest, ListTenantsRequest, ListUsersRequest, LoginRequest, RoleSet,
+    UpdateUserRequest, UserState, VerifyTokenRequest,
 };
 use tonic::Code;
 
-use crate::support::{Home, Outcome, PASSWORD, Person, Server, authorized, login_as, refusal, stories};
+use crate::support::{
+    Home, Outcome, PASSWORD, Person, Server, authorized, login_as, refresh_with, refusal, stories,
+};
 
 stories! {
     a_user_is_made_shown_changed_and_listed,
@@ -88,7 +90,7 @@ async fn a_disabled_user_is_out_at_once_and_can_come_back(home: Home) -> Outcome
 
     let list = authorized(&anna.access_token, ListSessionsRequest::default());
     assert_eq!(refusal(server.session().list_sessions(list).await).1, "TOKEN_REVOKED");
-    let refresh = RefreshRequest { refresh_token: anna.refresh_token.clone(), device: None };
+    let refresh = refresh_with(&anna.refresh_token);
     assert_eq!(refusal(server.auth().refresh(refresh).await).1, "TOKEN_REVOKED");
     let right = server.auth().login(login_as("anna", PASSWORD, "web")).await;
     assert_eq!(refusal(right), (Code::PermissionDenied, "ACCOUNT_DISABLED".to_owned()));
@@ -98,7 +100,7 @@ async fn a_disabled_user_is_out_at_once_and_can_come_back(home: Home) -> Outcome
     let enable = authorized(&admin.access_token, EnableUserRequest { user_id: anna.user_id.clone() });
     server.users().enable_user(enable).await?;
     assert!(server.sign_in("anna", "web").await.is_ok());
-    let refresh = RefreshRequest { refresh_token: anna.refresh_token, device: None };
+    let refresh = refresh_with(&anna.refresh_token);
     assert_eq!(refusal(server.auth().refresh(refresh).await).1, "TOKEN_REVOKED", "what ended stays ended");
     server.stop().await
 }
@@ -116,7 +118,7 @@ async fn roles_that_are_taken_away_end_the_tokens_that_carry_them(home: Home) ->
     server.users().update_user(authorized(&admin.access_token, update)).await?;
     assert_eq!(refusal(server.users().list_users(list(&anna.access_token)).await).1, "TOKEN_REVOKED");
 
-    let refresh = RefreshRequest { refresh_token: anna.refresh_token, device: None };
+    let refresh = refresh_with(&anna.refresh_token);
     let tokens = server.auth().refresh(refresh).await?.into_inner().tokens.ok_or("no tokens")?;
     assert_eq!(refusal(server.users().list_users(list(&tokens.access_token)).await).1, "INSUFFICIENT_SCOPE");
     let request = VerifyTokenRequest { token: tokens.access_token, strict: true, ..Default::default() };

@@ -9,7 +9,9 @@ mod postgres;
 mod server;
 
 pub use clock::TestClock;
-pub use people::{ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refusal};
+pub use people::{
+    ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refresh_with, refusal,
+};
 pub use postgres::query as query_postgres;
 pub use server::{Ended, FENCE, Home, Kind, Server, eventually, run, signal};
 

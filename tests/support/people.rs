@@ -2,7 +2,9 @@
 
 use std::error::Error;
 
-use tessera::proto::{CreateUserRequest, Device, LoginRequest, LoginResponse};
+use tessera::proto::{
+    CreateUserRequest, Device, LoginRequest, LoginResponse, RefreshRequest, VerifyTokenRequest,
+};
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
 use tonic_types::StatusExt;
 
@@ -62,7 +64,19 @@ pub fn login_as(username: &str, password: &str, kind: &str) -> LoginRequest {
     }
 }
 
+/// A refresh with this token, from a client that tells nothing of its device.
+pub fn refresh_with(refresh_token: &str) -> RefreshRequest {
+    RefreshRequest { refresh_token: refresh_token.to_owned(), device: None }
+}
+
 impl Server {
+    /// Whether it says that a token is good.
+    pub async fn is_active(&self, token: &str, strict: bool) -> Result<bool, Box<dyn Error>> {
+        let token = token.to_owned();
+        let request = VerifyTokenRequest { token, strict, ..Default::default() };
+        Ok(self.auth().verify_token(request).await?.into_inner().active)
+    }
+
     /// The first admin, signed in.
     pub async fn admin(&self) -> Result<Person, Box<dyn Error>> {
         Ok(self.auth().login(login_as("admin", ADMIN_PASSWORD, "cli")).await?.into_inner().into())
