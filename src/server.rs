@@ -23,8 +23,6 @@ use crate::{
     rpc,
 };
 
-/// A call whose message has not come by then is given up. Streams go on.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a silent connection is asked whether its other end is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -112,7 +110,6 @@ pub async fn run(
     let draining = CancellationToken::new();
     let serving = Server::builder()
         .accept_http1(true)
-        .timeout(CALL_TIMEOUT)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .serve_with_incoming_shutdown(Routes::from(router).prepare(), incoming, draining.cancelled());
     let drain = async {

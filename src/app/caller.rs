@@ -6,7 +6,7 @@ use super::{App, Error};
 use crate::{
     domain::{
         claims::{ADMIN_ROLE, Claims, PASSWORD_CHANGE_SCOPE},
-        tenant::Tenant,
+        tenant::{self, Tenant},
         user::User,
     },
     models::{tenants, users},
@@ -63,6 +63,9 @@ impl Caller {
 /// The tenant of this name, or the caller's own where the name is empty. One that the caller does not
 /// administer is as good as not there.
 pub(super) async fn administered_tenant(app: &App, caller: &Caller, name: &str) -> Result<Tenant, Error> {
+    if !name.is_empty() && tenant::parse_name("tenant", name).is_err() {
+        return Err(Error::NotFound("tenant"));
+    }
     let own = caller.tenant_id;
     let tenant = app.store.read(async move |conn| match name {
         "" => tenants::find(conn, own).await,

@@ -13,7 +13,7 @@ use crate::{
         trust::Revocation,
         user::User,
     },
-    models::{Conn, audit_events, sessions, trust_log, users, users::Credentials},
+    models::{Conn, audit_events, sessions, users, users::Credentials},
 };
 
 /// The passwords in their one form, and what else ends.
@@ -54,18 +54,14 @@ pub async fn change_password(
 
     let now = app.now();
     let kept = (!end_all_sessions).then_some(caller.session_id);
-    let expire_time = app.revocation_expire_time(now);
-    let done = app.store.tx::<_, Error, _>(async move |conn| {
+    let done = app.change(now, async move |conn| {
         let user = users::set_password(conn, user_id, &password_hash, &new_hash, now).await?;
         let mut user = user.ok_or(Error::Conflict)?;
         let (ended, revocations) = end_sessions(conn, &mut user, kept).await?;
         audit_events::append(conn, &event).await?;
-        trust_log::append(conn, &revocations, now, expire_time).await?;
         Ok((ended, revocations))
     });
-    let (ended, revocations) = done.await?;
-    app.obey(&revocations, now);
-    Ok(ended)
+    done.await
 }
 
 /// Ends all sessions, or all but `kept`, whose next tokens then say what the user is now.

@@ -131,6 +131,7 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::Malformed => Self::TokenMalformed,
             Refusal::Invalid(why) => Self::TokenInvalid(why),
+            Refusal::UnknownKey => Self::TokenInvalid("signed with a key that is not known"),
             Refusal::Expired => Self::TokenExpired,
             Refusal::Revoked => Self::TokenRevoked,
         }

@@ -7,7 +7,10 @@ pub use super::start_session::Wishes;
 use super::{App, Error, SignedIn, record::By};
 use crate::{
     crypto::passwords::Verdict,
-    domain::audit::{Action, Event, Origin, Target},
+    domain::{
+        audit::{Action, Event, Origin, Target},
+        tenant,
+    },
     models::users::{self, Credentials},
 };
 
@@ -33,19 +36,22 @@ pub async fn login(app: &App, login: Login, origin: &Origin) -> Result<SignedIn,
 }
 
 async fn attempt(app: &App, login: Login, origin: &Origin) -> Result<SignedIn, Error> {
-    let Login { tenant, username, password, wishes } = login;
-    app.policy.check_length("password", password.expose_secret())?;
-    let found = app.store.read(async |conn| users::find_by_name(conn, &tenant, &username).await).await?;
-    let (tenant_id, credentials) = match found {
-        Some((tenant_id, credentials)) => (tenant_id, credentials),
-        // The trail of the tenant `default` shows attempts at tenants that don't exist.
-        None => (app.default_tenant_id, None),
-    };
-    let user_id = credentials.as_ref().map(|credentials| credentials.user.id);
-    let event = login_event(app, tenant_id, user_id, origin)?;
+    app.policy.check_length("password", login.password.expose_secret())?;
+    match compare_and_begin(app, &login, origin).await {
+        // Another login renewed the hash, or the password was changed: it is to be compared with the new one.
+        Err(Error::Conflict) => compare_and_begin(app, &login, origin).await,
+        outcome => outcome,
+    }
+}
+
+async fn compare_and_begin(app: &App, login: &Login, origin: &Origin) -> Result<SignedIn, Error> {
+    let (tenant_id, credentials) = find(app, &login.tenant, &login.username).await?;
+    let target = credentials.as_ref().map_or(Target::None, |credentials| Target::User(credentials.user.id));
+    let by = By { tenant_id, actor_id: None, origin };
+    let mut event = app.event(by, Action::Login, target, app.now())?;
 
     let stored = credentials.as_ref().map(|credentials| credentials.password_hash.clone());
-    let verdict = app.hasher.verify(password, stored).await?;
+    let verdict = app.hasher.verify(login.password.clone(), stored).await?;
     let (credentials, new_hash) = match (credentials, verdict) {
         (None, _) | (_, Verdict::Wrong) => {
             return Err(app.record_refusal(event, Error::InvalidCredentials).await);
@@ -56,10 +62,22 @@ async fn attempt(app: &App, login: Login, origin: &Origin) -> Result<SignedIn, E
             (credentials, hash)
         }
     };
+    // Nobody is known to have acted before the password was right.
+    event.actor_id = Some(credentials.user.id);
     if credentials.user.disable_time.is_some() {
         return Err(app.record_refusal(event, Error::AccountDisabled).await);
     }
-    begin(app, credentials, new_hash, wishes, event).await
+    begin(app, credentials, new_hash, login.wishes.clone(), event).await
+}
+
+/// Whom a login names, and in which tenant. The trail of the tenant `default` shows attempts at tenants that
+/// don't exist.
+async fn find(app: &App, tenant: &str, username: &str) -> Result<(Uuid, Option<Credentials>), Error> {
+    if tenant::parse_name("tenant", tenant).is_err() {
+        return Ok((app.default_tenant_id, None));
+    }
+    let found = app.store.read(async |conn| users::find_by_name(conn, tenant, username).await).await?;
+    Ok(found.unwrap_or((app.default_tenant_id, None)))
 }
 
 async fn begin(
@@ -70,15 +88,11 @@ async fn begin(
     event: Event,
 ) -> Result<SignedIn, Error> {
     let Credentials { user, password_hash } = credentials;
-    let prepared = app.prepare_session(&user, wishes, &event.origin, app.now())?;
-    let begun = app.store.tx(async move |conn| {
+    let now = app.now();
+    let prepared = app.prepare_session(&user, wishes, &event.origin, now)?;
+    let begun = app.change(now, async move |conn| {
         let user = users::admit(conn, user.id, &password_hash, &new_hash).await?.ok_or(Error::Conflict)?;
         prepared.store(conn, &user, &event).await
     });
     app.sign_in(begun.await?)
-}
-
-fn login_event(app: &App, tenant_id: Uuid, user_id: Option<Uuid>, origin: &Origin) -> Result<Event, Error> {
-    let target = user_id.map_or(Target::None, Target::User);
-    app.event(By { tenant_id, actor_id: user_id, origin }, Action::Login, target, app.now())
 }

@@ -55,6 +55,7 @@ pub struct Metrics {
     verifications: Family<Outcome, Counter>,
     reuses: Counter,
     tail_failures: Counter,
+    unknown_entries: Counter,
     hash_waiting: Gauge,
     hash_free: Gauge,
     pools: Family<PoolLabels, Gauge>,
@@ -81,6 +82,7 @@ impl Default for Metrics {
             verifications: Family::default(),
             reuses: Counter::default(),
             tail_failures: Counter::default(),
+            unknown_entries: Counter::default(),
             hash_waiting: Gauge::default(),
             hash_free: Gauge::default(),
             pools: Family::default(),
@@ -104,6 +106,8 @@ impl Metrics {
         r.register("refresh_reuses", "Refresh tokens that were used again", self.reuses.clone());
         let tail_failures = "Failed attempts to read the trust log";
         r.register("trust_tail_failures", tail_failures, self.tail_failures.clone());
+        let unknown_entries = "Entries of the trust log that this release doesn't understand";
+        r.register("trust_unknown_entries", unknown_entries, self.unknown_entries.clone());
         r.register("hash_waiting", "Passwords that wait to be hashed", self.hash_waiting.clone());
         r.register("hash_threads_free", "Hashing threads that are free", self.hash_free.clone());
         r.register("pool_connections", "Database connections by pool and state", self.pools.clone());
@@ -135,6 +139,10 @@ impl Metrics {
 
     pub(super) fn count_tail_failure(&self) {
         self.tail_failures.inc();
+    }
+
+    pub(super) fn count_unknown_entry(&self) {
+        self.unknown_entries.inc();
     }
 
     pub(super) fn observe_hashing(&self, waiting: usize, free: usize) {

@@ -1,7 +1,8 @@
 //! The verbs: what Tessera does, a file for each. The only place where transactions open.
 //!
 //! A verb is a function over [`App`]. Hashing passwords and making keys happens before its transaction;
-//! what was revoked in it reaches this server's own trust state right after the commit.
+//! what was revoked in it reaches this server's own trust state right after the commit, whether or not the
+//! client is still there.
 //!
 //! Must not enter: tonic, HTTP, SQL, the reading of settings.
 
@@ -44,13 +45,13 @@ use crate::{
     },
     domain::{
         algorithm::Algorithm,
-        claims::{MAX_ACCESS_TTL_SECONDS, OWN_AUDIENCE},
+        claims::{Claims, MAX_ACCESS_TTL_SECONDS, OWN_AUDIENCE},
         password::PasswordPolicy,
         session::Limits,
         trust::Revocation,
     },
-    models::Store,
-    verifier::{Expected, Verifier},
+    models::{Conn, Store, Work, trust_log},
+    verifier::{Expected, Refusal, Verifier},
 };
 pub use caller::Caller;
 pub use error::Error;
@@ -105,7 +106,7 @@ pub struct App {
     sealer: Sealer,
     keys: KeyRing,
     makers: SessionMakers,
-    verifier: Verifier,
+    verifier: Arc<Verifier>,
     default_tenant_id: Uuid,
 }
 
@@ -130,9 +131,26 @@ impl App {
     }
 
     /// Who calls with this bearer token.
-    pub fn authenticate(&self, token: &str) -> Result<Caller, Error> {
-        let claims = self.verifier.check(token, &self.expected(Some(OWN_AUDIENCE)), self.now())?;
-        Caller::new(claims, self.default_tenant_id)
+    pub async fn authenticate(&self, token: &str) -> Result<Caller, Error> {
+        Caller::new(self.check(token, Some(OWN_AUDIENCE)).await?, self.default_tenant_id)
+    }
+
+    /// Checks a token: in memory, but for the first of a session whose tokens carry no endorsement.
+    async fn check(&self, token: &str, audience: Option<&str>) -> Result<Claims, Error> {
+        let expected = self.expected(audience);
+        match self.verifier.check(token, &expected, self.now()) {
+            Err(Refusal::UnknownKey) if !self.settings.endorse_in_header => {}
+            outcome => return Ok(outcome?),
+        }
+        let kid = Verifier::kid_of(token)?;
+        let unknown = Error::from(Refusal::UnknownKey);
+        let key = match public_keys::find_key(self, &kid).await {
+            Err(Error::NotFound(_)) => return Err(unknown),
+            found => found?,
+        };
+        let (endorsement, _) = public_keys::endorsement(self, &key).await?.ok_or(unknown)?;
+        self.verifier.learn(&kid, &endorsement, &expected)?;
+        Ok(self.verifier.check(token, &expected, self.now())?)
     }
 
     /// When a revocation of now concerns nothing alive any more.
@@ -140,11 +158,31 @@ impl App {
         now + TimeDelta::seconds(MAX_ACCESS_TTL_SECONDS) + self.settings.leeway * 2
     }
 
-    /// Makes this server obey revocations that have just been committed, before it reads them in the log.
-    fn obey(&self, revocations: &[Revocation], now: DateTime<Utc>) {
-        for revocation in revocations {
-            self.verifier.trust().admit(revocation, self.revocation_expire_time(now));
-        }
+    /// Runs a transaction that revokes: what `work` names goes into the trust log, last, since that holds
+    /// the log's head; and this server obeys it from the commit on, before it reads it there.
+    async fn change<T, F>(&self, now: DateTime<Utc>, work: F) -> Result<T, Error>
+    where
+        F: for<'c> AsyncFnOnce(&'c mut Conn) -> Result<(T, Vec<Revocation>), Error>
+            + for<'c> Work<'c, Result<(T, Vec<Revocation>), Error>>
+            + Send
+            + 'static,
+        T: Send + 'static,
+    {
+        let expire_time = self.revocation_expire_time(now);
+        let verifier = self.verifier.clone();
+        let changed = self.store.tx_then(
+            async move |conn| {
+                let (value, revocations) = work(conn).await?;
+                trust_log::append(conn, &revocations, now, expire_time).await?;
+                Ok::<_, Error>((value, revocations))
+            },
+            move |(_, revocations)| {
+                for revocation in revocations {
+                    verifier.trust().admit(revocation, expire_time);
+                }
+            },
+        );
+        Ok(changed.await?.0)
     }
 
     /// Brings the figures that are not counted but looked up into the metrics.

@@ -1,5 +1,7 @@
 //! Exchanges a refresh token for new tokens.
 
+use std::sync::atomic::Ordering;
+
 use super::{App, Error, IssuedTokens, record::By, session_makers::SessionMaker, tokens::Position};
 use crate::{
     domain::{
@@ -9,7 +11,7 @@ use crate::{
         session::{End, EndReason, MissedRefresh},
         trust::Revocation,
     },
-    models::{audit_events, sessions, sessions::Step, trust_log},
+    models::{audit_events, sessions, sessions::Step},
 };
 
 /// Takes the next step along the session's chain, in one statement. `device` is what the client tells of
@@ -36,20 +38,20 @@ async fn attempt(
         return Err(Error::TokenInvalid("bad tag"));
     }
     if device.is_some_and(|device| !maker.device.may_be(&device)) {
-        let by = By { tenant_id: maker.tenant_id, actor_id: Some(maker.user_id), origin };
-        let event = app.event(by, Action::RefreshDevice, Target::Session(maker.session_id), app.now())?;
-        return Err(app.record_refusal(event, Error::TokenInvalid("comes from another device")).await);
+        return Err(refuse_device(app, &maker, origin).await);
     }
+    // Read once, on arrival: how long we take ourselves must not make a retry a theft.
     let now = app.now();
     let idle_expire_time = app.settings.limits.idle_expire_time(now, maker.expire_time);
     let step = Step { generation: token.generation, now, idle_expire_time, address: origin.address.clone() };
     let id = maker.session_id;
-    match app.store.write(async |conn| sessions::advance(conn, id, &step).await).await? {
+    let done = app.store.write(async |conn| sessions::advance(conn, id, &step).await).await?;
+    match done.value {
         Some(profile) => {
             let position = Position { generation: token.generation + 1, idle_expire_time };
             app.issue(&maker, profile, &position, now)
         }
-        None => missed(app, &maker, token.generation, origin).await,
+        None => missed(app, &maker, &step, done.is_repeated, origin).await,
     }
 }
 
@@ -57,15 +59,20 @@ async fn attempt(
 async fn missed(
     app: &App,
     maker: &SessionMaker,
-    generation: i64,
+    step: &Step,
+    is_repeated: bool,
     origin: &Origin,
 ) -> Result<IssuedTokens, Error> {
     let id = maker.session_id;
     let found = app.store.read(async move |conn| sessions::find_with_profile(conn, id).await).await?;
     let (session, profile) = found.ok_or(Error::TokenInvalid("names no session"))?;
-    let now = app.now();
-    match session.missed_refresh(generation, app.settings.limits.refresh_grace, now) {
-        MissedRefresh::Retry => {
+    let now = step.now;
+    let missed = session.missed_refresh(step.generation, app.settings.limits.refresh_grace, now);
+    // The statement was done, and the connection died with the answer.
+    let is_own = is_repeated && session.generation == step.generation + 1 && session.refresh_time == now;
+    match missed {
+        MissedRefresh::Reuse if !is_own => Err(end_reused(app, maker, origin).await),
+        MissedRefresh::Retry | MissedRefresh::Reuse => {
             let position =
                 Position { generation: session.generation, idle_expire_time: session.idle_expire_time };
             app.issue(maker, profile, &position, now)
@@ -73,8 +80,29 @@ async fn missed(
         MissedRefresh::Ended => Err(Error::TokenRevoked),
         MissedRefresh::Expired => Err(Error::TokenExpired),
         MissedRefresh::Ahead => Err(Error::TokenInvalid("is newer than its session")),
-        MissedRefresh::Reuse => Err(end_reused(app, maker, origin).await),
     }
+}
+
+/// Recorded once for each session that is in memory: whoever has the token could fill the trail with it.
+async fn refuse_device(app: &App, maker: &SessionMaker, origin: &Origin) -> Error {
+    let refusal = Error::TokenInvalid("comes from another device");
+    if maker.is_device_refused.swap(true, Ordering::Relaxed) {
+        return refusal;
+    }
+    match app.event(
+        by_holder(maker, origin),
+        Action::RefreshDevice,
+        Target::Session(maker.session_id),
+        app.now(),
+    ) {
+        Ok(event) => app.record_refusal(event, refusal).await,
+        Err(error) => error,
+    }
+}
+
+/// Whoever holds a refresh token; that it is the user is what is in doubt.
+fn by_holder<'o>(maker: &SessionMaker, origin: &'o Origin) -> By<'o> {
+    By { tenant_id: maker.tenant_id, actor_id: None, origin }
 }
 
 /// Ends a session whose refresh token came a second time: one of its two holders stole it.
@@ -88,24 +116,17 @@ async fn end_reused(app: &App, maker: &SessionMaker, origin: &Origin) -> Error {
 async fn try_end_reused(app: &App, maker: &SessionMaker, origin: &Origin) -> Result<(), Error> {
     let now = app.now();
     let id = maker.session_id;
-    let by = By { tenant_id: maker.tenant_id, actor_id: Some(maker.user_id), origin };
-    let mut event = app.event(by, Action::RefreshReuse, Target::Session(id), now)?;
+    let mut event = app.event(by_holder(maker, origin), Action::RefreshReuse, Target::Session(id), now)?;
     event.refusal = Some(Error::TokenReused.reason().to_owned());
-    let revocation = Revocation::Session(id);
-    let expire_time = app.revocation_expire_time(now);
-    app.store
-        .tx::<_, Error, _>({
-            let revocation = revocation.clone();
-            async move |conn| {
-                if sessions::end(conn, id, End { time: now, reason: EndReason::Reuse }).await?.is_some() {
-                    audit_events::append(conn, &event).await?;
-                    trust_log::append(conn, &[revocation], now, expire_time).await?;
-                }
-                Ok(())
-            }
-        })
-        .await?;
-    app.obey(&[revocation], now);
+    let ended = app.change(now, async move |conn| {
+        let mut revocations = Vec::new();
+        if sessions::end(conn, id, End { time: now, reason: EndReason::Reuse }).await?.is_some() {
+            audit_events::append(conn, &event).await?;
+            revocations.push(Revocation::Session(id));
+        }
+        Ok(((), revocations))
+    });
+    ended.await?;
     tracing::warn!(session_id = %id, address = origin.address, "a refresh token was used again; its session has ended");
     Ok(())
 }

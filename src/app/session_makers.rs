@@ -2,7 +2,7 @@
 
 use std::{
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -38,6 +38,8 @@ pub(super) struct SessionMaker {
     pub expire_time: DateTime<Utc>,
     pub tag: TagKey,
     pub key: SigningKey,
+    /// A refresh from another device was recorded.
+    pub is_device_refused: AtomicBool,
     endorsement: Mutex<Option<Arc<SignedEndorsement>>>,
 }
 
@@ -78,6 +80,7 @@ impl SessionMakers {
             expire_time: session.expire_time,
             tag: TagKey::derive(&self.refresh_secret, salt)?,
             key,
+            is_device_refused: AtomicBool::new(false),
             endorsement: Mutex::default(),
         }))
     }

@@ -9,7 +9,7 @@ use crate::{
         session::{End, EndReason, Session},
         trust::Revocation,
     },
-    models::{audit_events, sessions, trust_log, users},
+    models::{audit_events, sessions, users},
 };
 
 /// A user's sessions, newest first; the caller's own where no user is named.
@@ -66,21 +66,16 @@ pub(super) async fn end_one(
     let now = app.now();
     let by = By { tenant_id: session.tenant_id, actor_id: Some(caller.user_id), origin };
     let event = app.event(by, action, Target::Session(id), now)?;
-    let revocations = [Revocation::Session(id)];
-    let expire_time = app.revocation_expire_time(now);
-    let ended = app.store.tx::<_, Error, _>({
-        let revocations = revocations.clone();
-        async move |conn| {
-            if sessions::end(conn, id, End { time: now, reason }).await?.is_some() {
-                audit_events::append(conn, &event).await?;
-                trust_log::append(conn, &revocations, now, expire_time).await?;
-            }
-            sessions::find(conn, id).await?.ok_or(Error::Conflict)
+    let ended = app.change(now, async move |conn| {
+        let mut revocations = Vec::new();
+        if sessions::end(conn, id, End { time: now, reason }).await?.is_some() {
+            audit_events::append(conn, &event).await?;
+            revocations.push(Revocation::Session(id));
         }
+        let session = sessions::find(conn, id).await?.ok_or(Error::Conflict)?;
+        Ok((session, revocations))
     });
-    let ended = ended.await?;
-    app.obey(&revocations, now);
-    Ok(ended)
+    ended.await
 }
 
 pub(super) async fn end_of_user(
@@ -95,15 +90,11 @@ pub(super) async fn end_of_user(
     let now = app.now();
     let by = By { tenant_id: user.tenant_id, actor_id: Some(caller.user_id), origin };
     let event = app.event(by, action, Target::User(user_id), now)?;
-    let expire_time = app.revocation_expire_time(now);
-    let ended = app.store.tx::<_, Error, _>(async move |conn| {
+    let ended = app.change(now, async move |conn| {
         let mut user = users::lock(conn, user_id).await?.ok_or(Error::NotFound("user"))?;
         let (ended, revocation) = end_all(conn, &mut user, reason, now).await?;
         audit_events::append(conn, &event).await?;
-        trust_log::append(conn, std::slice::from_ref(&revocation), now, expire_time).await?;
-        Ok((ended, revocation))
+        Ok((ended, vec![revocation]))
     });
-    let (ended, revocation) = ended.await?;
-    app.obey(&[revocation], now);
-    Ok(ended)
+    ended.await
 }

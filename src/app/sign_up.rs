@@ -7,6 +7,7 @@ use crate::{
     domain::{
         InvalidField,
         audit::{Action, Origin, Target},
+        tenant,
     },
     models::{tenants, users},
 };
@@ -31,8 +32,10 @@ pub async fn sign_up(app: &App, sign_up: SignUp, origin: &Origin) -> Result<Sign
     }
     let SignUp { tenant, user, password, wishes } = sign_up;
     app.check_new_password("password", &password, &user.username)?;
+    let no_tenant = || InvalidField::new("tenant", "names no tenant");
+    let tenant = tenant::parse_name("tenant", &tenant).map_err(|_| no_tenant())?;
     let tenant = app.store.read(async |conn| tenants::find_by_name(conn, &tenant).await).await?;
-    let tenant = tenant.ok_or(InvalidField::new("tenant", "names no tenant"))?;
+    let tenant = tenant.ok_or_else(no_tenant)?;
     let hash = app.hasher.hash(password).await?;
 
     let now = app.now();
@@ -40,7 +43,7 @@ pub async fn sign_up(app: &App, sign_up: SignUp, origin: &Origin) -> Result<Sign
     let prepared = app.prepare_session(&user, wishes, origin, now)?;
     let by = By { tenant_id: tenant.id, actor_id: Some(user.id), origin };
     let event = app.event(by, Action::SignUp, Target::User(user.id), now)?;
-    let begun = app.store.tx(async move |conn| {
+    let begun = app.change(now, async move |conn| {
         users::insert(conn, &user, &hash).await.map_err(super::users::name_taken)?;
         prepared.store(conn, &user, &event).await
     });

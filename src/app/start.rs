@@ -24,6 +24,7 @@ use crate::{
         claims::ADMIN_ROLE,
         password::PasswordPolicy,
         tenant::{DEFAULT_TENANT, Tenant},
+        text,
         user::User,
     },
     models::{Conn, Store, audit_events, issuer_keys, server_secrets, tenants, users},
@@ -82,7 +83,7 @@ impl App {
             policy,
             sealer,
             makers: SessionMakers::new(refresh_secret),
-            verifier: Verifier::new(keys.public_keys()?),
+            verifier: Arc::new(Verifier::new(keys.public_keys()?)),
             keys,
             default_tenant_id: Uuid::nil(),
         };
@@ -105,6 +106,8 @@ impl App {
             Some(password) => password,
             None => generate_password(&*self.rng)?,
         };
+        // As a login reads it.
+        let password = SecretString::from(text::one_form(password.expose_secret()));
         self.check_new_password("TESSERA_BOOTSTRAP_ADMIN_PASSWORD", &password, ADMIN)?;
         let hash = self.hasher.hash(password.clone()).await?;
         let now = self.now();

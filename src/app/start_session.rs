@@ -16,7 +16,7 @@ use crate::{
         trust::Revocation,
         user::User,
     },
-    models::{Conn, audit_events, session_keys, session_keys::StoredKey, sessions, trust_log},
+    models::{Conn, audit_events, session_keys, session_keys::StoredKey, sessions},
 };
 
 /// The algorithm of session keys.
@@ -52,7 +52,6 @@ pub(super) struct Prepared {
     maker: Arc<SessionMaker>,
     wishes: Wishes,
     limits: Limits,
-    revocation_expire_time: DateTime<Utc>,
 }
 
 /// What was stored.
@@ -60,7 +59,6 @@ pub(super) struct Begun {
     session: Session,
     profile: Profile,
     maker: Arc<SessionMaker>,
-    revocations: Vec<Revocation>,
 }
 
 impl App {
@@ -98,15 +96,13 @@ impl App {
         };
         let salt: [u8; 16] = self.rng.bytes()?;
         let maker = self.makers.make(&session, &salt, new.key)?;
-        let revocation_expire_time = self.revocation_expire_time(now);
-        Ok(Prepared { session, salt, key, maker, wishes, limits, revocation_expire_time })
+        Ok(Prepared { session, salt, key, maker, wishes, limits })
     }
 
     /// Signs, once the session is committed.
     pub(super) fn sign_in(&self, begun: Begun) -> Result<SignedIn, Error> {
-        let Begun { session, profile, maker, revocations } = begun;
+        let Begun { session, profile, maker } = begun;
         let now = session.create_time;
-        self.obey(&revocations, now);
         self.makers.keep(&maker);
         let password_change_required = profile.password_change_required;
         let position = Position { generation: 0, idle_expire_time: session.idle_expire_time };
@@ -116,10 +112,15 @@ impl App {
 }
 
 impl Prepared {
-    /// Stores the session, ends those that it takes the place of, and records all of it. The user's row is
-    /// held by the transaction, so that of two logins at once one sees the other's session.
-    pub(super) async fn store(self, conn: &mut Conn, user: &User, event: &Event) -> Result<Begun, Error> {
-        let Self { mut session, salt, key, maker, wishes, limits, revocation_expire_time } = self;
+    /// Stores the session and ends those that it takes the place of, which it names for the trust log. The
+    /// user's row is held by the transaction, so that of two logins at once one sees the other's session.
+    pub(super) async fn store(
+        self,
+        conn: &mut Conn,
+        user: &User,
+        event: &Event,
+    ) -> Result<(Begun, Vec<Revocation>), Error> {
+        let Self { mut session, salt, key, maker, wishes, limits } = self;
         let now = session.create_time;
         let open: Vec<Session> =
             sessions::open_of_user(conn, user.id).await?.into_iter().map(|(session, _)| session).collect();
@@ -137,7 +138,6 @@ impl Prepared {
         sessions::insert(conn, &session, &salt, &profile).await?;
         session_keys::insert(conn, session.id, &key).await?;
         audit_events::append(conn, event).await?;
-        trust_log::append(conn, &revocations, now, revocation_expire_time).await?;
-        Ok(Begun { session, profile, maker, revocations })
+        Ok((Begun { session, profile, maker }, revocations))
     }
 }

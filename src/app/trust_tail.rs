@@ -4,7 +4,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Error};
-use crate::models::trust_log;
+use crate::models::trust_log::{self, Entry};
 
 /// Entries that are read at once.
 const BATCH: i64 = 1000;
@@ -15,20 +15,36 @@ impl App {
         let trust = self.verifier.trust();
         // Asked first: every entry up to the head is there, since revisions follow the order of commits.
         let head = self.store.read(async |conn| trust_log::head(conn).await).await?;
+        if head < trust.revision() {
+            tracing::error!(head, seen = trust.revision(), "the trust log went back; it is read anew");
+            trust.rewind();
+        }
         let now = self.now();
         while trust.revision() < head {
             let revision = trust.revision();
             let entries =
                 self.store.read(async move |conn| trust_log::after(conn, revision, now, BATCH).await).await?;
-            for entry in &entries {
-                trust.admit(&entry.revocation, entry.expire_time);
-            }
+            entries.iter().for_each(|entry| self.take_in(entry));
             let is_all = i64::try_from(entries.len()).is_ok_and(|count| count < BATCH);
             let last = entries.last().map_or(head, |last| last.revision);
             trust.reached(if is_all { last.max(head) } else { last });
         }
         trust.prune(now);
         Ok(())
+    }
+
+    /// An entry that a newer release wrote is passed over: stopping at it would miss all that follow.
+    fn take_in(&self, entry: &Entry) {
+        match &entry.revocation {
+            Some(revocation) => self.verifier.trust().admit(revocation, entry.expire_time),
+            None => {
+                self.metrics.count_unknown_entry();
+                tracing::error!(
+                    revision = entry.revision,
+                    "this release doesn't understand an entry of the trust log"
+                );
+            }
+        }
     }
 }
 

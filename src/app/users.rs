@@ -19,7 +19,7 @@ use crate::{
         trust::Revocation,
         user::User,
     },
-    models::{Conn, StoreError, audit_events, sessions, trust_log, users},
+    models::{Conn, StoreError, audit_events, sessions, users},
 };
 
 /// What a new user is to be.
@@ -137,17 +137,13 @@ pub async fn update(
     }
     let now = app.now();
     let event = app.user_event(caller, Action::UpdateUser, &user, origin, now)?;
-    let expire_time = app.revocation_expire_time(now);
-    let changed = app.store.tx::<_, Error, _>(async move |conn| {
+    let changed = app.change(now, async move |conn| {
         let user = users::lock(conn, id).await?.ok_or(Error::NotFound("user"))?;
         let (user, revocations) = apply(conn, user, changes, now).await?;
         audit_events::append(conn, &event).await?;
-        trust_log::append(conn, &revocations, now, expire_time).await?;
         Ok((user, revocations))
     });
-    let (user, revocations) = changed.await?;
-    app.obey(&revocations, now);
-    Ok(user)
+    changed.await
 }
 
 async fn apply(
@@ -188,21 +184,17 @@ pub async fn disable(app: &App, caller: &Caller, id: Uuid, origin: &Origin) -> R
     }
     let now = app.now();
     let event = app.user_event(caller, Action::DisableUser, &user, origin, now)?;
-    let expire_time = app.revocation_expire_time(now);
-    let disabled = app.store.tx::<_, Error, _>(async move |conn| {
+    let disabled = app.change(now, async move |conn| {
         let mut user = users::lock(conn, id).await?.ok_or(Error::NotFound("user"))?;
         if user.disable_time.is_some() {
-            return Ok((user, 0, None));
+            return Ok(((user, 0), Vec::new()));
         }
         user.disable_time = Some(now);
         let (ended, revocation) = end_all(conn, &mut user, EndReason::UserDisabled, now).await?;
         audit_events::append(conn, &event).await?;
-        trust_log::append(conn, std::slice::from_ref(&revocation), now, expire_time).await?;
-        Ok((user, ended, Some(revocation)))
+        Ok(((user, ended), vec![revocation]))
     });
-    let (user, ended, revocation) = disabled.await?;
-    app.obey(revocation.as_slice(), now);
-    Ok((user, ended))
+    disabled.await
 }
 
 /// Lets a disabled user sign in again.

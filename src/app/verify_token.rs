@@ -4,7 +4,6 @@ use super::{App, Error};
 use crate::{
     domain::{claims::Claims, session::State},
     models::{sessions, users},
-    verifier::Refusal,
 };
 
 /// What is asked about a token.
@@ -39,11 +38,12 @@ pub async fn verify_token(app: &App, token: &str, asked: VerifyToken) -> Result<
 }
 
 async fn answer(app: &App, token: &str, asked: VerifyToken) -> Result<Answer, Error> {
-    let expected = app.expected(asked.audience.as_deref());
-    let claims = match app.verifier.check(token, &expected, app.now()) {
+    let claims = match app.check(token, asked.audience.as_deref()).await {
         Ok(claims) => claims,
-        Err(Refusal::Malformed) => return Err(Error::TokenMalformed),
-        Err(refusal) => return Ok(Answer::Inactive(Error::from(refusal).reason())),
+        Err(refusal @ (Error::TokenInvalid(_) | Error::TokenExpired | Error::TokenRevoked)) => {
+            return Ok(Answer::Inactive(refusal.reason()));
+        }
+        Err(error) => return Err(error),
     };
     if !asked.required_scopes.iter().all(|scope| claims.has_scope(scope)) {
         return Ok(Answer::Inactive(Error::InsufficientScope.reason()));

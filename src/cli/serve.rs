@@ -11,7 +11,11 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
 };
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{Directive, LevelFilter},
+    fmt,
+};
 
 use super::{Settings, bad_setting, failed};
 use crate::{
@@ -87,8 +91,10 @@ fn announce_password(password: &str) {
 }
 
 fn start_log(log: &Log) {
-    // The filter was checked with the other settings.
-    let filter = EnvFilter::new(&log.filter);
+    // The filter was checked with the other settings. Below `info` PostgreSQL's driver writes every value that
+    // it sends, hashes and sealed keys among them.
+    let driver = Directive::from(LevelFilter::INFO);
+    let filter = EnvFilter::new(&log.filter).add_directive("tokio_postgres=info".parse().unwrap_or(driver));
     let is_terminal = io::stderr().is_terminal();
     let format = log.format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json });
     let lines = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(is_terminal);

@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use super::InvalidField;
+
 /// Who asks, from where: goes into the audit trail and the logs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
@@ -69,6 +71,15 @@ impl Action {
             Self::EnableUser => "enable_user",
             Self::CreateTenant => "create_tenant",
         }
+    }
+}
+
+/// Checks the word of an action, maybe of a newer release.
+pub fn parse_action(field: &'static str, word: &str) -> Result<String, InvalidField> {
+    if word.len() <= 64 && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+        Ok(word.to_owned())
+    } else {
+        Err(InvalidField::new(field, "is not a word of lower-case letters and '_'"))
     }
 }
 

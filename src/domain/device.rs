@@ -17,9 +17,8 @@ impl Device {
     /// The type of a client that tells none.
     pub const DEFAULT_KIND: &'static str = "web";
 
-    /// Checks what a client told.
+    /// Checks what a client told; what it left out stays empty.
     pub fn parse(kind: &str, id: &str, name: &str) -> Result<Self, InvalidField> {
-        let kind = if kind.is_empty() { Self::DEFAULT_KIND } else { kind };
         let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if kind.len() > 32 || !kind.bytes().all(is_word) {
             return Err(InvalidField::new(
@@ -34,9 +33,18 @@ impl Device {
         })
     }
 
+    /// The device of a new session, which has a type.
+    pub fn with_kind(mut self) -> Self {
+        if self.kind.is_empty() {
+            Self::DEFAULT_KIND.clone_into(&mut self.kind);
+        }
+        self
+    }
+
     /// Whether a request that names `other` may come from this device. What either side leaves out
     /// can't contradict.
     pub fn may_be(&self, other: &Self) -> bool {
-        self.kind == other.kind && (self.id.is_empty() || other.id.is_empty() || self.id == other.id)
+        let agree = |a: &str, b: &str| a.is_empty() || b.is_empty() || a == b;
+        agree(&self.kind, &other.kind) && agree(&self.id, &other.id)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::InvalidField;
+use super::{InvalidField, text};
 
 /// The passwords that attackers try first; an operator's own list is added to it.
 const KNOWN_BAD: &str = include_str!("password_blocklist.txt");
@@ -22,7 +22,7 @@ impl PasswordPolicy {
         let blocklist = KNOWN_BAD
             .lines()
             .chain(more_blocked.lines())
-            .map(|line| line.trim().to_lowercase())
+            .map(|line| text::one_form(line.trim()).to_lowercase())
             .filter(|line| !line.is_empty())
             .collect();
         Self { min_length, max_length, blocklist }
@@ -45,8 +45,8 @@ impl PasswordPolicy {
         Ok(())
     }
 
-    /// Checks the one limit that also holds for a password to be compared: none longer was ever set, and
-    /// hashing a megabyte for a stranger is work for nothing.
+    /// Checks the one limit that also holds for a password to be compared: hashing a megabyte for a stranger
+    /// is work for nothing.
     pub fn check_length(&self, field: &'static str, password: &str) -> Result<(), InvalidField> {
         if password.chars().count() > self.max_length {
             return Err(InvalidField::new(field, format!("is longer than {} characters", self.max_length)));

@@ -44,12 +44,16 @@ pub fn scope(field: &'static str, scopes: &[String]) -> Result<String, InvalidFi
     let is_scope_char =
         |byte: u8| byte == 0x21 || (0x23..=0x5b).contains(&byte) || (0x5d..=0x7e).contains(&byte);
     let scopes = distinct(field, scopes, 64, 128, |scope| scope.bytes().all(is_scope_char))?;
+    not_too_long(field, &scopes)?;
     Ok(scopes.join(" "))
 }
 
 /// Audiences without repetition: each a visible ASCII string.
 pub fn audience(field: &'static str, audiences: &[String]) -> Result<Vec<String>, InvalidField> {
-    distinct(field, audiences, 16, 256, |audience| audience.bytes().all(|byte| byte.is_ascii_graphic()))
+    let audiences =
+        distinct(field, audiences, 16, 256, |audience| audience.bytes().all(|byte| byte.is_ascii_graphic()))?;
+    not_too_long(field, &audiences)?;
+    Ok(audiences)
 }
 
 /// Role names without repetition.
@@ -57,6 +61,15 @@ pub fn roles(field: &'static str, roles: &[String]) -> Result<Vec<String>, Inval
     let is_role_char =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.:".contains(&byte);
     distinct(field, roles, 32, 64, |role| role.bytes().all(is_role_char))
+}
+
+/// They stand in a token, which stands in a header; those are often limited to 8 KiB in all.
+fn not_too_long(field: &'static str, items: &[String]) -> Result<(), InvalidField> {
+    const MOST: usize = 1024;
+    if items.iter().map(String::len).sum::<usize>() > MOST {
+        return Err(InvalidField::new(field, format!("is longer than {MOST} characters in all")));
+    }
+    Ok(())
 }
 
 fn distinct(

@@ -3,11 +3,7 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{
-    InvalidField,
-    claims::{ADMIN_ROLE, Profile},
-    text,
-};
+use super::{InvalidField, claims::Profile, text};
 
 /// A person who can sign in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,11 +33,6 @@ pub struct User {
 }
 
 impl User {
-    /// Administers its tenant.
-    pub fn is_admin(&self) -> bool {
-        self.roles.iter().any(|role| role == ADMIN_ROLE)
-    }
-
     /// What the tokens of a session say that asked for these audiences and scopes.
     pub fn profile(&self, aud: Vec<String>, scope: String) -> Profile {
         let asked = |name| scope.split(' ').any(|scope| scope == name);

@@ -23,7 +23,7 @@ pub mod users;
 
 pub use conn::Conn;
 pub use error::StoreError;
-pub use store::{Database, PoolState, Store};
+pub use store::{Database, PoolState, Store, Work};
 
 use conn::{Cached, on};
 

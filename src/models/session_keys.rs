@@ -1,6 +1,6 @@
 //! The table `session_keys`: the key pair of each session, its private half sealed.
 
-use diesel::Insertable;
+use diesel::{Insertable, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -27,6 +27,19 @@ struct Row<'k> {
     algorithm: &'static str,
     public_jwk: &'k str,
     sealed_private_key: &'k [u8],
+}
+
+/// The session that the key of this id was made for, and the public half, a JWK.
+pub async fn find(conn: &mut Conn, kid: &str) -> Stored<Option<(Uuid, String)>> {
+    let found: Option<(IdCol, String)> = on!(conn, c => {
+        session_keys::table
+            .find(kid)
+            .select((session_keys::session_id, session_keys::public_jwk))
+            .first(c)
+            .await
+            .optional()
+    })?;
+    Ok(found.map(|(session_id, public_jwk)| (session_id.0, public_jwk)))
 }
 
 /// Adds a session's key.

@@ -144,36 +144,21 @@ pub struct Maker {
 
 /// What tokens of this session are made with.
 pub async fn find_maker(conn: &mut Conn, id: Uuid) -> Stored<Option<Maker>> {
-    find_maker_where(conn, MakerOf::Session(id)).await
-}
-
-/// What tokens are made with under this key.
-pub async fn find_maker_by_kid(conn: &mut Conn, kid: &str) -> Stored<Option<Maker>> {
-    find_maker_where(conn, MakerOf::Key(kid)).await
-}
-
-enum MakerOf<'k> {
-    Session(Uuid),
-    Key(&'k str),
-}
-
-async fn find_maker_where(conn: &mut Conn, of: MakerOf<'_>) -> Stored<Option<Maker>> {
-    type Found = (Row, Vec<u8>, String, Vec<u8>);
-    let found: Option<Found> = on!(conn, c => {
-        let all = sessions::table.inner_join(session_keys::table).select((
-            Row::as_select(),
-            sessions::salt,
-            session_keys::algorithm,
-            session_keys::sealed_private_key,
-        ));
-        match of {
-            MakerOf::Session(id) => all.filter(sessions::id.eq(IdCol(id))).first(c).await.optional(),
-            MakerOf::Key(kid) => all.filter(session_keys::kid.eq(kid)).first(c).await.optional(),
-        }
+    let found: Option<(Row, Vec<u8>, String, Vec<u8>)> = on!(conn, c => {
+        sessions::table
+            .inner_join(session_keys::table)
+            .filter(sessions::id.eq(IdCol(id)))
+            .select((
+                Row::as_select(),
+                sessions::salt,
+                session_keys::algorithm,
+                session_keys::sealed_private_key,
+            ))
+            .first(c)
+            .await
+            .optional()
     })?;
-    let Some((row, salt, algorithm, sealed_private_key)) = found else {
-        return Ok(None);
-    };
+    let Some((row, salt, algorithm, sealed_private_key)) = found else { return Ok(None) };
     Ok(Some(Maker { session: row.try_into()?, salt, algorithm, sealed_private_key }))
 }
 

@@ -126,6 +126,15 @@ pub struct PoolState {
     pub idle: u32,
 }
 
+/// What a statement that writes came to.
+#[derive(Debug)]
+pub struct Done<T> {
+    /// What its last run said.
+    pub value: T,
+    /// It ran more than once.
+    pub is_repeated: bool,
+}
+
 /// What a statement or a transaction is given to [`Store::run`] and [`Store::tx`] as: an async closure
 /// over a connection whose future can move between threads.
 pub trait Work<'c, T>:
@@ -186,12 +195,12 @@ impl Store {
             + Clone
             + Send,
     {
-        self.run(Access::Read, work).await
+        Ok(self.run(Access::Read, work).await?.value)
     }
 
-    /// Runs one statement that writes. It may run again where a connection dies while it runs, so doing it
-    /// twice must be the same as doing it once.
-    pub async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    /// Runs one statement that writes. Where a connection dies while it runs, it runs again, and says so:
+    /// the first run may have done it.
+    pub async fn write<T, F>(&self, work: F) -> Result<Done<T>, StoreError>
     where
         F: for<'c> AsyncFnOnce(&'c mut Conn) -> Result<T, StoreError>
             + for<'c> Work<'c, Result<T, StoreError>>
@@ -202,21 +211,22 @@ impl Store {
     }
 
     /// Each connection that turns out dead is thrown away; when none is left, a new one is made.
-    async fn run<T, F>(&self, access: Access, work: F) -> Result<T, StoreError>
+    async fn run<T, F>(&self, access: Access, work: F) -> Result<Done<T>, StoreError>
     where
         F: for<'c> AsyncFnOnce(&'c mut Conn) -> Result<T, StoreError>
             + for<'c> Work<'c, Result<T, StoreError>>
             + Clone
             + Send,
     {
-        for _ in 0..self.0.max_connections {
+        for repeats in 0..self.0.max_connections {
             let mut conn = self.connection(access).await?;
             match work.clone()(&mut conn).await {
                 Err(StoreError::Lost(_)) => drop(conn),
-                done => return done,
+                done => return Ok(Done { value: done?, is_repeated: repeats > 0 }),
             }
         }
-        work(&mut self.connection(access).await?).await
+        let value = work(&mut self.connection(access).await?).await?;
+        Ok(Done { value, is_repeated: true })
     }
 
     /// Runs a transaction: commits what ends in `Ok`, rolls back what ends in `Err`.
@@ -231,12 +241,26 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
+        self.tx_then(work, |_| {}).await
+    }
+
+    /// The same, and `after` the commit whatever has to follow from it, also when the caller has gone away.
+    pub async fn tx_then<T, E, F>(&self, work: F, after: impl FnOnce(&T) + Send + 'static) -> Result<T, E>
+    where
+        F: for<'c> AsyncFnOnce(&'c mut Conn) -> Result<T, E>
+            + for<'c> Work<'c, Result<T, E>>
+            + Send
+            + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
         let store = self.clone();
         let task = self.0.transactions.spawn(async move {
             let mut conn = store.begin().await?;
             match work(&mut conn).await {
                 Ok(value) => {
                     conn.commit().await.map_err(|error| E::from(error.into()))?;
+                    after(&value);
                     Ok(value)
                 }
                 Err(error) => {

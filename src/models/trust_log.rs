@@ -10,7 +10,7 @@ use super::{
     on,
     schema::{trust_head, trust_log},
 };
-use crate::domain::{Inconsistent, trust::Revocation};
+use crate::domain::trust::Revocation;
 
 const SESSION: &str = "session";
 const USER_VERSION: &str = "user_version";
@@ -31,24 +31,22 @@ struct Row {
 pub struct Entry {
     /// Its place in the log.
     pub revision: i64,
-    /// What it says.
-    pub revocation: Revocation,
+    /// What it says; `None` where a newer release says what this one doesn't understand.
+    pub revocation: Option<Revocation>,
     /// When nothing that it concerns can be alive any more.
     pub expire_time: DateTime<Utc>,
 }
 
-impl TryFrom<Row> for Entry {
-    type Error = Inconsistent;
-
-    fn try_from(row: Row) -> Result<Self, Inconsistent> {
+impl From<Row> for Entry {
+    fn from(row: Row) -> Self {
         let revocation = match (row.kind.as_str(), row.version) {
-            (SESSION, None) => Revocation::Session(row.subject.0),
-            (USER_VERSION, Some(version)) => Revocation::UserVersion { user_id: row.subject.0, version },
-            _ => {
-                return Err(Inconsistent { table: "trust_log", column: "kind" });
+            (SESSION, None) => Some(Revocation::Session(row.subject.0)),
+            (USER_VERSION, Some(version)) => {
+                Some(Revocation::UserVersion { user_id: row.subject.0, version })
             }
+            _ => None,
         };
-        Ok(Self { revision: row.revision, revocation, expire_time: row.expire_time.0 })
+        Self { revision: row.revision, revocation, expire_time: row.expire_time.0 }
     }
 }
 
@@ -103,5 +101,5 @@ pub async fn after(conn: &mut Conn, revision: i64, now: DateTime<Utc>, limit: i6
             .load(c)
             .await
     })?;
-    rows.into_iter().map(|row| Ok(row.try_into()?)).collect()
+    Ok(rows.into_iter().map(Entry::from).collect())
 }

@@ -10,6 +10,7 @@ use crate::{
         App,
         list_events::{self, ListEvents},
     },
+    domain::audit,
     proto::{self, audit_server::Audit},
 };
 
@@ -25,7 +26,7 @@ impl Audit for Service {
         let page = parse::page(message.page_size, &message.page_token)?;
         let which = ListEvents {
             tenant: message.tenant,
-            action: Some(message.action).filter(|action| !action.is_empty()),
+            action: Some(audit::parse_action("action", &message.action)?).filter(|action| !action.is_empty()),
             actor_id: parse::maybe_id("actor_id", &message.actor_id)?,
         };
         let found = list_events::list_events(&self.0, &caller, &which, page).await?;

@@ -4,7 +4,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -14,8 +14,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::time::timeout;
 use tonic::{Code, Status};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::{
     policy::{self, Who},
@@ -30,6 +31,9 @@ use crate::{
 const REQUEST_ID: &str = "x-request-id";
 /// The longest `user-agent` that is kept, in characters.
 const MAX_USER_AGENT: usize = 256;
+
+/// A call that has no answer by then is given up, as where its message never comes. Streams go on.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The peer of a connection, as the listener puts it into the request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -48,24 +52,45 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
     };
     let span = tracing::info_span!("call", request_id, method, address = origin.address);
     let answer = async {
-        match admit(&app, who, request.headers()) {
+        match admit(&app, who, request.headers()).await {
             Ok(caller) => {
                 request.extensions_mut().insert(origin);
                 if let Some(caller) = caller {
                     request.extensions_mut().insert(caller);
                 }
-                readable(next.run(request).await)
+                match timeout(PATIENCE, next.run(request)).await {
+                    Ok(response) => readable(response),
+                    Err(_) => status::too_slow().into_http(),
+                }
             }
             Err(error) => Status::from(error).into_http(),
         }
     };
-    let response = answer.instrument(span.clone()).await;
-    let code = code_name(code(&response));
-    let took = started.elapsed();
-    app.metrics.calls.get_or_create(&CallLabels { method, code }).inc();
-    app.metrics.latencies.get_or_create(&MethodLabel { method }).observe(took.as_secs_f64());
-    span.in_scope(|| tracing::info!(code, micros = took.as_micros(), "answered"));
+    let mut call = Call { app: &app, method, started, span: span.clone(), code: Code::Cancelled };
+    let response = answer.instrument(span).await;
+    call.code = code(&response);
+    drop(call);
     with_request_id(response, &request_id)
+}
+
+/// A call that is counted and logged when it ends, also by its client going away.
+struct Call<'a> {
+    app: &'a App,
+    method: &'static str,
+    started: Instant,
+    span: Span,
+    code: Code,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let Self { app, method, .. } = *self;
+        let code = code_name(self.code);
+        let took = self.started.elapsed();
+        app.metrics.calls.get_or_create(&CallLabels { method, code }).inc();
+        app.metrics.latencies.get_or_create(&MethodLabel { method }).observe(took.as_secs_f64());
+        self.span.in_scope(|| tracing::info!(code, micros = took.as_micros(), "answered"));
+    }
 }
 
 /// The answer to a method that is not there.
@@ -80,11 +105,11 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Who calls, where the method wants to know.
-fn admit(app: &App, who: Who, headers: &HeaderMap) -> Result<Option<Caller>, Error> {
+async fn admit(app: &App, who: Who, headers: &HeaderMap) -> Result<Option<Caller>, Error> {
     if who == Who::Anyone {
         return Ok(None);
     }
-    let caller = app.authenticate(bearer(headers)?)?;
+    let caller = app.authenticate(bearer(headers)?).await?;
     if caller.must_change_password && who != Who::SignedIn {
         return Err(Error::PasswordChangeRequired);
     }

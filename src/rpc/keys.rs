@@ -36,7 +36,7 @@ impl Keys for Service {
     ) -> Result<Response<proto::GetJwkResponse>, Status> {
         let found = public_keys::find_key(&self.0, &request.into_inner().kid).await?;
         let jwk_json = serde_json::to_string(&found.jwk).map_err(|e| Error::Internal(e.to_string()))?;
-        let (endorsement, expire_time) = found.endorsement.unzip();
+        let (endorsement, expire_time) = public_keys::endorsement(&self.0, &found).await?.unzip();
         Ok(Response::new(proto::GetJwkResponse {
             key: Some(convert::jwk(&found.jwk)),
             jwk_json,

@@ -54,7 +54,7 @@ pub(super) fn wishes(
     scope: &[String],
 ) -> Result<Wishes, InvalidField> {
     Ok(Wishes {
-        device: told.map_or_else(|| device::Device::parse("", "", ""), device)?,
+        device: told.map_or_else(|| device::Device::parse("", "", ""), device)?.with_kind(),
         audience: text::audience("audience", audience)?,
         scope: text::scope("scope", scope)?,
     })

@@ -81,6 +81,13 @@ pub(super) fn unimplemented() -> Status {
     Status::with_error_details(Code::Unimplemented, "there is no such method", details)
 }
 
+/// The answer to a call that took too long.
+pub(super) fn too_slow() -> Status {
+    let mut details = ErrorDetails::with_error_info("DEADLINE_EXCEEDED", DOMAIN, []);
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::DeadlineExceeded, "the call took too long", details)
+}
+
 /// tonic answers a request that it can't read before any of our code sees it, with codes that blame the
 /// server. This is the row of the contract for it; `None` where the status is not of this kind.
 pub(super) fn of_unreadable(status: &Status) -> Option<Status> {

@@ -13,7 +13,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -25,6 +25,8 @@ use crate::rpc::gate::Peer;
 
 /// How long a client may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may stay silent before its first byte; afterwards HTTP's own limits hold.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
 /// How long to wait where the system has no more sockets to give.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 /// Connections that are accepted and not yet served.
@@ -34,11 +36,19 @@ const BACKLOG: usize = 128;
 pub(super) struct Conn {
     socket: Socket,
     peer: SocketAddr,
+    /// Until the first byte.
+    patience: Option<Pin<Box<Sleep>>>,
 }
 
 enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Conn {
+    fn new(socket: Socket, peer: SocketAddr) -> Self {
+        Self { socket, peer, patience: Some(Box::pin(sleep(FIRST_BYTE))) }
+    }
 }
 
 /// The connections of a listener, until `stop`.
@@ -80,7 +90,7 @@ async fn accept(
         }
         match &acceptor {
             None => {
-                if sender.send(Ok(Conn { socket: Socket::Plain(stream), peer })).await.is_err() {
+                if sender.send(Ok(Conn::new(Socket::Plain(stream), peer))).await.is_err() {
                     return;
                 }
             }
@@ -100,7 +110,7 @@ async fn handshake(
     match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             // Nobody takes it any more when the server stops.
-            let _ = sender.send(Ok(Conn { socket: Socket::Tls(Box::new(stream)), peer })).await;
+            let _ = sender.send(Ok(Conn::new(Socket::Tls(Box::new(stream)), peer))).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
@@ -121,10 +131,21 @@ impl AsyncRead for Conn {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.socket {
+        let read = match &mut self.socket {
             Socket::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Socket::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        let is_silent = self
+            .patience
+            .as_mut()
+            .is_some_and(|patience| read.is_pending() && patience.as_mut().poll(cx).is_ready());
+        if is_silent {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        if read.is_ready() {
+            self.patience = None;
+        }
+        read
     }
 }
 

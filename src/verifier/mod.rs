@@ -34,6 +34,9 @@ pub enum Refusal {
     /// Its signature, issuer, audience or form is not what it must be; the text is for logs.
     #[error("{0}")]
     Invalid(&'static str),
+    /// Neither an issuer key nor an endorsed one signed it, as far as is known here.
+    #[error("unknown key")]
+    UnknownKey,
     /// Its time has passed.
     #[error("the token has expired")]
     Expired,
@@ -153,13 +156,26 @@ impl Verifier {
         if let Some(known) = self.endorsed.get(kid).filter(|known| is_usable(known)) {
             return Ok(known);
         }
-        let endorsement = parts.endorsement().ok_or(Refusal::Invalid("unknown key"))?;
+        let endorsement = parts.endorsement().ok_or(Refusal::UnknownKey)?;
         let endorsed = Arc::new(self.check_endorsement(endorsement, kid, expected)?);
         if !is_usable(&endorsed) {
             return Err(Refusal::Expired);
         }
         self.endorsed.insert(kid.to_owned(), endorsed.clone());
         Ok(endorsed)
+    }
+
+    /// Takes in the endorsement of a session's key that came another way than in a token, as from
+    /// `Keys.GetJwk`.
+    pub fn learn(&self, kid: &str, endorsement: &str, expected: &Expected) -> Result<(), Refusal> {
+        let endorsed = self.check_endorsement(endorsement, kid, expected)?;
+        self.endorsed.insert(kid.to_owned(), Arc::new(endorsed));
+        Ok(())
+    }
+
+    /// The id of the key that a token says to be signed with.
+    pub fn kid_of(token: &str) -> Result<String, Refusal> {
+        Ok(Parts::split(token)?.kid()?.to_owned())
     }
 
     fn check_endorsement(

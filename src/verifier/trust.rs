@@ -53,6 +53,11 @@ impl TrustState {
         state.revision = revision.max(state.revision);
     }
 
+    /// Forgets how far it has come, and nothing else: the log is to be read anew.
+    pub fn rewind(&self) {
+        self.write().revision = 0;
+    }
+
     /// The revision that it has reached.
     pub fn revision(&self) -> i64 {
         self.read().revision

@@ -1,5 +1,6 @@
 //! Signing in and up, and passwords.
 
+use futures_util::future::join_all;
 use tessera::proto::{
     ChangePasswordRequest, ListSessionsRequest, LogoutRequest, SignUpRequest, VerifyTokenRequest,
 };
@@ -222,5 +223,16 @@ async fn a_login_rehashes_when_the_parameters_changed(home: Home) -> Outcome {
     server.admin().await?;
     assert!(home.query(hashes).await?[0].starts_with("$argon2id$v=19$m=128,t=1,p=1$"));
     server.admin().await?;
+    server.stop().await?;
+
+    // The first of them renews the hash that the others have compared.
+    let server = home.start_with("[passwords]\nargon2_memory_kib = 64\nargon2_time = 2\n").await?;
+    let logins = (0..6).map(|number| {
+        let mut auth = server.auth();
+        async move { auth.login(login_as("admin", ADMIN_PASSWORD, &format!("device-{number}"))).await }
+    });
+    for login in join_all(logins).await {
+        login?;
+    }
     server.stop().await
 }

@@ -2,8 +2,9 @@
 
 use http::uri::PathAndQuery;
 use tessera::proto::{
-    CreateTenantRequest, CreateUserRequest, GetSessionRequest, GetTenantRequest, ListEventsRequest,
-    ListSessionsRequest, ListTenantsRequest, ListUsersRequest, LoginRequest, LoginResponse,
+    CreateTenantRequest, CreateUserRequest, GetJwkRequest, GetSessionRequest, GetTenantRequest,
+    ListEventsRequest, ListSessionsRequest, ListTenantsRequest, ListUsersRequest, LoginRequest,
+    LoginResponse,
 };
 use tonic::{Code, Request, Response, Status, transport::Channel};
 use tonic_prost::ProstCodec;
@@ -19,6 +20,7 @@ stories! {
     pages_are_checked,
     bearer_tokens_are_checked,
     a_method_that_is_not_there_is_unimplemented,
+    texts_that_the_database_could_not_keep_are_refused_alike,
 }
 
 fn invalid() -> (Code, String) {
@@ -63,6 +65,8 @@ async fn fields_that_are_wrong_are_named(home: Home) -> Outcome {
         ("audience", with(&|r| r.audience = (0..17).map(|n| n.to_string()).collect())),
         ("scope", with(&|r| r.scope = vec!["two scopes".to_owned()])),
         ("scope", with(&|r| r.scope = vec!["quo\"te".to_owned()])),
+        ("audience", with(&|r| r.audience = (0..5).map(|n| format!("{n}{}", long(250))).collect())),
+        ("scope", with(&|r| r.scope = (0..10).map(|n| format!("{n}{}", long(120))).collect())),
         ("scope", with(&|r| r.scope = (0..65).map(|n| n.to_string()).collect())),
     ];
     for (expected, request) in cases {
@@ -214,5 +218,25 @@ async fn a_method_that_is_not_there_is_unimplemented(home: Home) -> Outcome {
             .await;
         assert_eq!(refusal(answer), (Code::Unimplemented, "UNIMPLEMENTED".to_owned()), "{path}");
     }
+    server.stop().await
+}
+
+async fn texts_that_the_database_could_not_keep_are_refused_alike(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let token = server.admin().await?.access_token;
+    let mut login = login_as("admin", ADMIN_PASSWORD, "web");
+    login.tenant = "nul\0".to_owned();
+    assert_eq!(
+        refusal(server.auth().login(login).await),
+        (Code::Unauthenticated, "INVALID_CREDENTIALS".to_owned())
+    );
+    let kid = format!("{}\0", "x".repeat(42));
+    let answer = server.keys().get_jwk(GetJwkRequest { kid }).await;
+    assert_eq!(refusal(answer), (Code::NotFound, "NOT_FOUND".to_owned()));
+    let events = ListEventsRequest { action: "nul\0".to_owned(), ..Default::default() };
+    assert_eq!(field(server.audit().list_events(authorized(&token, events)).await), "action");
+    let users = ListUsersRequest { tenant: "nul\0".to_owned(), ..Default::default() };
+    let answer = server.users().list_users(authorized(&token, users)).await;
+    assert_eq!(refusal(answer), (Code::NotFound, "NOT_FOUND".to_owned()));
     server.stop().await
 }

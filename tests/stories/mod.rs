@@ -12,4 +12,5 @@ mod settings;
 mod storage;
 mod tls;
 mod tokens;
+mod trust;
 mod users;

@@ -9,13 +9,16 @@ use tokio::{
 };
 use tonic::Request;
 
-use crate::support::{ADMIN_PASSWORD, Home, Outcome, PASSWORD, Server, authorized, login_as, stories};
+use crate::support::{
+    ADMIN_PASSWORD, Home, Outcome, PASSWORD, Server, authorized, eventually, login_as, stories,
+};
 
 stories! {
     every_reply_carries_the_requests_id,
     the_jwk_set_is_there_over_http,
     elsewhere_is_a_404,
     what_happens_is_counted,
+    a_call_whose_client_leaves_is_counted_too,
     the_audit_trail_tells_who_did_what,
     the_audit_trail_is_final,
     no_secret_is_stored_in_the_clear,
@@ -114,6 +117,17 @@ async fn what_happens_is_counted(home: Home) -> Outcome {
         assert!(body.contains(line), "{line} is not in\n{body}");
     }
     assert!(body.contains("tessera_pool_connections{pool="), "{body}");
+    server.stop().await
+}
+
+async fn a_call_whose_client_leaves_is_counted_too(home: Home) -> Outcome {
+    let server = home.start_with("[passwords]\nargon2_memory_kib = 65536\nargon2_time = 10\n").await?;
+    let mut request = Request::new(login_as("admin", PASSWORD, "web"));
+    request.set_timeout(std::time::Duration::from_millis(20));
+    server.auth().login(request).await.expect_err("there is no time for it");
+    let counted = "tessera_grpc_calls_total{method=\"/tessera.v1.Auth/Login\",code=\"CANCELLED\"} 1";
+    eventually("it is counted", async || Ok(http(&server, "GET /metrics").await?.1.contains(counted)))
+        .await?;
     server.stop().await
 }
 

@@ -25,6 +25,8 @@ use crate::support::{
 process_stories! {
     an_empty_machine_gets_an_admin_whose_password_is_shown_once_and_must_change,
     a_given_admin_password_is_kept_and_not_shown,
+    an_admin_password_is_the_same_however_it_is_typed,
+    the_most_talkative_log_tells_no_secret,
     a_bad_admin_password_is_refused_and_a_better_one_taken_then,
     without_its_key_encryption_key_it_refuses_to_start_and_changes_nothing,
     told_to_terminate_it_finishes_what_it_began,
@@ -116,6 +118,40 @@ async fn a_given_admin_password_is_kept_and_not_shown(home: Home) -> Outcome {
     let server = Server::of_binary(command).await?;
     server.admin().await?;
     server.stop().await
+}
+
+async fn an_admin_password_is_the_same_however_it_is_typed(home: Home) -> Outcome {
+    let mut command = serve(&home);
+    command.env("TESSERA_BOOTSTRAP_ADMIN_PASSWORD", "Zu\u{308}rich\u{b2} lang genug");
+    let server = Server::of_binary(command).await?;
+    for typed in ["Zu\u{308}rich\u{b2} lang genug", "Z\u{fc}rich2 lang genug"] {
+        server.auth().login(login_as("admin", typed, "web")).await?;
+    }
+    server.stop().await
+}
+
+async fn the_most_talkative_log_tells_no_secret(home: Home) -> Outcome {
+    let mut command = serve(&home);
+    command
+        .env("TESSERA_BOOTSTRAP_ADMIN_PASSWORD", ADMIN_PASSWORD)
+        .env("TESSERA_LOG__FILTER", "trace,h2=info,hyper=info");
+    let server = Server::of_binary(command).await?;
+    let admin = server.admin().await?;
+    server.auth().refresh(refresh_with(&admin.refresh_token)).await?;
+    signal(server.pid().ok_or("no process")?, "TERM")?;
+    let said = server.ended().await?.stderr;
+    assert!(said.contains("answered"), "{said}");
+    // The beginning of a PHC string, as text and as a list of bytes.
+    for secret in [
+        "$argon2id$",
+        "36, 97, 114, 103, 111, 110, 50, 105, 100",
+        ADMIN_PASSWORD,
+        &admin.refresh_token,
+        &admin.access_token,
+    ] {
+        assert!(!said.contains(secret), "{secret:.20}");
+    }
+    Ok(())
 }
 
 async fn a_bad_admin_password_is_refused_and_a_better_one_taken_then(home: Home) -> Outcome {

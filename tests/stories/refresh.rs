@@ -10,7 +10,7 @@ use tessera::proto::{
 };
 use tonic::{Code, Status};
 
-use crate::support::{Home, Outcome, Server, authorized, refusal, stories, timed_stories};
+use crate::support::{Home, Kind, Outcome, Server, authorized, refusal, stories, timed_stories};
 
 stories! {
     a_refresh_gives_the_next_tokens,
@@ -182,9 +182,14 @@ async fn another_device_is_refused_and_recorded(home: Home) -> Outcome {
     let request = |device| RefreshRequest { refresh_token: anna.refresh_token.clone(), device: Some(device) };
     let answer = server.auth().refresh(request(device("mobile", ""))).await;
     assert_eq!(refusal(answer), (Code::Unauthenticated, "TOKEN_INVALID".to_owned()));
+    let again = server.auth().refresh(request(device("mobile", ""))).await;
+    assert_eq!(refusal(again).1, "TOKEN_INVALID", "and nobody fills the trail with it");
     let recorded = "SELECT CAST(count(*) AS TEXT) AS first FROM audit_events WHERE action = 'refresh_device'";
     assert_eq!(home.query(recorded).await?, ["1"]);
-    assert!(server.auth().refresh(request(device("web", "laptop"))).await.is_ok(), "no id was told at login");
+    assert!(
+        server.auth().refresh(request(device("", "laptop"))).await.is_ok(),
+        "what is left out can't contradict"
+    );
     server.stop().await
 }
 
@@ -206,5 +211,34 @@ async fn a_refresh_races_a_logout(home: Home) -> Outcome {
             assert_eq!(refused(&server, &tokens.refresh_token).await, revoked());
         }
     }
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_database_makes_no_retry_a_theft() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let server = home.start().await?;
+    let anna = server.anna().await?;
+    let url = home.database_url().ok_or("no database")?;
+    let (holder, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    let connection = tokio::spawn(connection);
+    holder.batch_execute("BEGIN; SELECT * FROM sessions FOR UPDATE").await?;
+    let both =
+        async { tokio::join!(refresh(&server, &anna.refresh_token), refresh(&server, &anna.refresh_token)) };
+    let released = async {
+        let waiting = "SELECT CAST(count(*) AS TEXT) AS first FROM pg_stat_activity \
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while home.query(waiting).await? != ["2"] {
+            tokio::task::yield_now().await;
+        }
+        home.clock.advance(60);
+        holder.batch_execute("COMMIT").await?;
+        Ok::<_, Box<dyn std::error::Error>>(())
+    };
+    let ((first, second), released) = tokio::join!(both, released);
+    released?;
+    assert_eq!(first?.refresh_token, second?.refresh_token);
+    drop(holder);
+    connection.await??;
     server.stop().await
 }

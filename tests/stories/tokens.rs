@@ -27,6 +27,7 @@ stories! {
     what_is_no_token_is_malformed,
     the_keys_are_published,
     strict_asks_the_database,
+    tokens_without_endorsement_are_good_here_and_through_their_key,
 }
 timed_stories! {
     the_verifier_checks_any_session_with_the_issuers_keys_alone,
@@ -287,5 +288,28 @@ async fn tokens_outlive_a_restart(home: Home) -> Outcome {
     assert_eq!(verify(&server, &admin.access_token, "", &[]).await?, inactive("TOKEN_REVOKED"));
     let refresh = refresh_with(&anna.refresh_token);
     assert!(server.auth().refresh(refresh).await.is_ok());
+    server.stop().await
+}
+
+async fn tokens_without_endorsement_are_good_here_and_through_their_key(home: Home) -> Outcome {
+    let server = home.start_with("[signing]\nendorse_in_header = false\n").await?;
+    let anna = server.anna().await?;
+    let (header, mut claims, signature) = parts(&anna.access_token)?;
+    assert!(header.get("skc").is_none());
+    assert_eq!(verify(&server, &anna.access_token, "tessera", &[]).await?, (true, String::new()));
+    let kid = header["kid"].as_str().ok_or("no kid")?.to_owned();
+    let key = server.keys().get_jwk(GetJwkRequest { kid: kid.clone() }).await?.into_inner();
+    assert!(!key.endorsement.is_empty());
+    claims["roles"] = json!(["admin"]);
+    let forged = assemble(&header, &claims, &signature);
+    assert_eq!(verify(&server, &forged, "", &[]).await?, inactive("TOKEN_INVALID"));
+    let mut unknown = header.clone();
+    unknown["kid"] = json!("x".repeat(43));
+    assert_eq!(
+        verify(&server, &assemble(&unknown, &claims, &signature), "", &[]).await?,
+        inactive("TOKEN_INVALID")
+    );
+    server.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await?;
+    assert_eq!(verify(&server, &anna.access_token, "", &[]).await?, inactive("TOKEN_REVOKED"));
     server.stop().await
 }

@@ -1,0 +1,86 @@
+//! The trust log: whatever was revoked is revoked everywhere, also when something goes wrong with the log.
+
+use tessera::proto::LogoutRequest;
+
+use crate::support::{Home, Kind, Outcome, authorized, eventually};
+
+/// Looks into the log as good as always.
+const QUICK: &str = "[database]\npoll_interval = \"10ms\"\n";
+/// Never looks into the log by itself.
+const NEVER: &str = "[database]\npoll_interval = \"1h\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_does_not_undo_its_logout() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let server = home.start_with(NEVER).await?;
+    let anna = server.anna().await?;
+    let url = home.database_url().ok_or("no database")?;
+    let (holder, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    let connection = tokio::spawn(connection);
+    holder.batch_execute("BEGIN; SELECT * FROM sessions FOR UPDATE").await?;
+    let mut auth = server.auth();
+    let request = authorized(&anna.access_token, LogoutRequest {});
+    let logout = tokio::spawn(async move { auth.logout(request).await });
+    let waiting = "SELECT CAST(count(*) AS TEXT) AS first FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while home.query(waiting).await? != ["1"] {
+        tokio::task::yield_now().await;
+    }
+    logout.abort();
+    // On the same connection, so that the server has heard of the leaving before it answers.
+    assert!(server.is_active(&anna.access_token, false).await?);
+    holder.batch_execute("COMMIT").await?;
+    // This server never looks into the log by itself.
+    eventually("it is revoked", async || Ok(!server.is_active(&anna.access_token, false).await?)).await?;
+    drop(holder);
+    connection.await??;
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_goes_back_is_read_anew() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let (here, there) = (home.start_with(QUICK).await?, home.start_with(QUICK).await?);
+    let admin = here.admin().await?;
+    for name in ["lost-0", "lost-1", "lost-2", "anna"] {
+        here.make_user(&admin, name).await?;
+    }
+    for name in ["lost-0", "lost-1", "lost-2"] {
+        let lost = here.sign_in(name, "web").await?;
+        here.auth().logout(authorized(&lost.access_token, LogoutRequest {})).await?;
+        eventually("it is revoked there too", async || {
+            Ok(!there.is_active(&lost.access_token, false).await?)
+        })
+        .await?;
+    }
+    // As after a failover to a standby that had not yet got the last commits.
+    home.query("DELETE FROM trust_log; UPDATE trust_head SET revision = 0").await?;
+    let anna = here.sign_in("anna", "web").await?;
+    assert!(there.is_active(&anna.access_token, false).await?);
+    here.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await?;
+    eventually("it is revoked there too", async || Ok(!there.is_active(&anna.access_token, false).await?))
+        .await?;
+    there.stop().await?;
+    here.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_a_newer_release_is_passed_over() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let (here, there) = (home.start_with(QUICK).await?, home.start_with(QUICK).await?);
+    let anna = here.anna().await?;
+    home.query(
+        "BEGIN; UPDATE trust_head SET revision = revision + 1; \
+         INSERT INTO trust_log (revision, kind, subject, create_time, expire_time) \
+         SELECT revision, 'from_the_future', gen_random_uuid(), now(), '2100-01-01' FROM trust_head; COMMIT",
+    )
+    .await?;
+    here.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await?;
+    eventually("it is revoked there too", async || Ok(!there.is_active(&anna.access_token, false).await?))
+        .await?;
+    there.stop().await?;
+    let again = home.start_with(NEVER).await?;
+    assert!(!again.is_active(&anna.access_token, false).await?, "and it starts");
+    again.stop().await?;
+    here.stop().await
+}
