@@ -17,6 +17,7 @@ use tokio_postgres::NoTls;
 /// standard input ends: when the tests' process does, however it does.
 const KEEPER: &str = r#"
 dir=$(mktemp -d "${TMPDIR:-/tmp}/tessera-tests.XXXXXX") || exit 1
+trap 'exit 1' HUP INT TERM
 trap '"$0/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1; rm -rf "$dir"' EXIT
 "$0/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --no-sync >"$dir/initdb.log" 2>&1 &&
 "$0/pg_ctl" -D "$dir/data" -l "$dir/log" -w -o "-k $dir -c listen_addresses= -c fsync=off -c max_connections=500 -c log_line_prefix=%d:" \
