@@ -14,28 +14,9 @@ use tokio::{
     process::Command,
 };
 
-use crate::support::{Home, Outcome, PASSWORD, Server, authorized, login_as, refresh_with};
+use crate::support::{Home, Outcome, PASSWORD, Server, authorized, login_as, process_stories, refresh_with};
 
-/// Makes tests of stories with the binary, on SQLite and on PostgreSQL.
-macro_rules! binary_stories {
-    ($($story:ident),* $(,)?) => {$(
-        mod $story {
-            use crate::support::{Home, Kind, Outcome};
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn sqlite() -> Outcome {
-                super::$story(Home::new(Kind::BinarySqlite).await?).await
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn postgres() -> Outcome {
-                super::$story(Home::new(Kind::Binary).await?).await
-            }
-        }
-    )*};
-}
-
-binary_stories! {
+process_stories! {
     pyjwt_checks_a_token_with_nothing_but_the_jwks_url,
     pyjwt_walks_the_endorsement_with_the_issuers_keys_alone,
     grpcio_signs_in_refreshes_verifies_and_logs_out,

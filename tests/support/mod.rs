@@ -18,67 +18,41 @@ pub use server::{Ended, FENCE, Home, Kind, Server, eventually, run, signal};
 /// What a test ends with: any error fails it.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// Makes tests of stories: on SQLite and on PostgreSQL in this process, and with the binary on PostgreSQL.
-macro_rules! stories {
-    ($($story:ident),* $(,)?) => {$(
+/// Makes tests of one story, each in a home of its own kind.
+macro_rules! story {
+    ($story:ident, $($test:ident: $kind:ident),*) => {
         mod $story {
             use crate::support::{Home, Kind, Outcome};
 
-            #[tokio::test(flavor = "multi_thread")]
-            async fn sqlite() -> Outcome {
-                super::$story(Home::new(Kind::Sqlite).await?).await
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn postgres() -> Outcome {
-                super::$story(Home::new(Kind::Postgres).await?).await
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn binary() -> Outcome {
-                super::$story(Home::new(Kind::Binary).await?).await
-            }
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() -> Outcome {
+                super::$story(Home::new(Kind::$kind).await?).await
+            })*
         }
-    )*};
+    };
+}
+pub(crate) use story;
+
+/// Makes tests of stories: on SQLite and on PostgreSQL in this process, and with the binary on PostgreSQL.
+macro_rules! stories {
+    ($($story:ident),* $(,)?) => {
+        $($crate::support::story!($story, sqlite: Sqlite, postgres: Postgres, binary: Binary);)*
+    };
 }
 pub(crate) use stories;
 
 /// The same for stories that turn the clock, which no binary lets them.
 macro_rules! timed_stories {
-    ($($story:ident),* $(,)?) => {$(
-        mod $story {
-            use crate::support::{Home, Kind, Outcome};
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn sqlite() -> Outcome {
-                super::$story(Home::new(Kind::Sqlite).await?).await
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn postgres() -> Outcome {
-                super::$story(Home::new(Kind::Postgres).await?).await
-            }
-        }
-    )*};
+    ($($story:ident),* $(,)?) => {
+        $($crate::support::story!($story, sqlite: Sqlite, postgres: Postgres);)*
+    };
 }
 pub(crate) use timed_stories;
 
-/// Makes tests of stories that need a process: the binary on SQLite and on PostgreSQL.
+/// The same for stories that need a process: the binary on SQLite and on PostgreSQL.
 macro_rules! process_stories {
-    ($($story:ident),* $(,)?) => {$(
-        mod $story {
-            use crate::support::{Home, Kind, Outcome};
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn sqlite() -> Outcome {
-                super::$story(Home::new(Kind::BinarySqlite).await?).await
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn postgres() -> Outcome {
-                super::$story(Home::new(Kind::Binary).await?).await
-            }
-        }
-    )*};
+    ($($story:ident),* $(,)?) => {
+        $($crate::support::story!($story, sqlite: BinarySqlite, postgres: Binary);)*
+    };
 }
 pub(crate) use process_stories;

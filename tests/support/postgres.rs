@@ -16,7 +16,7 @@ use tokio_postgres::NoTls;
 /// Runs as the user that PostgreSQL wants to be, makes the cluster, says where it is, and takes it away when its
 /// standard input ends: when the tests' process does, however it does.
 const KEEPER: &str = r#"
-dir=$(mktemp -d "${TMPDIR:-/tmp}/tessera-tests.XXXXXX") || exit 1
+dir=$(mktemp -d) || exit 1
 trap 'exit 1' HUP INT TERM
 trap '"$0/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1; rm -rf "$dir"' EXIT
 "$0/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --no-sync >"$dir/initdb.log" 2>&1 &&
