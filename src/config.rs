@@ -127,12 +127,34 @@ pub struct Sessions {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Signing {
-    /// The algorithm of the first issuer key.
+    /// The algorithm of issuer keys.
     pub algorithm: Algorithm,
+    /// The algorithm of the keys of new sessions; without it, the same.
+    pub session_algorithm: Option<Algorithm>,
+    /// Which key signs users' tokens.
+    pub user_tokens: UserTokens,
     /// Access tokens carry the endorsement of their session's key.
     pub endorse_in_header: bool,
+    /// An issuer key signs for so long, then the next one does.
+    #[serde(with = "values::duration")]
+    pub rotate_every: Duration,
+    /// An issuer key is published for so long before it signs.
+    #[serde(with = "values::duration")]
+    pub publish_before: Duration,
     /// Bits of an RSA key.
     pub rsa_bits: usize,
+    /// RSA keys that are made ahead of need, where sessions have such keys.
+    pub rsa_pool: u32,
+}
+
+/// Which key signs users' tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserTokens {
+    /// The session's own.
+    Session,
+    /// The issuer's, for verifiers that know no endorsements.
+    Issuer,
 }
 
 /// Key-encryption keys.
@@ -255,7 +277,16 @@ impl Default for Sessions {
 
 impl Default for Signing {
     fn default() -> Self {
-        Self { algorithm: Algorithm::Es256, endorse_in_header: true, rsa_bits: 2048 }
+        Self {
+            algorithm: Algorithm::Es256,
+            session_algorithm: None,
+            user_tokens: UserTokens::Session,
+            endorse_in_header: true,
+            rotate_every: Duration::from_secs(30 * 24 * 60 * 60),
+            publish_before: Duration::from_secs(10 * 60),
+            rsa_bits: 2048,
+            rsa_pool: 64,
+        }
     }
 }
 

@@ -8,13 +8,13 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use ::http::HeaderMap;
 use axum::{extract::State, handler::Handler, response::Response};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    app::{self, App, Bootstrap, Parts, trust_tail},
+    app::{self, App, Bootstrap, Parts, issuer_keys, rsa_pool, trust_tail},
     clock::Clock,
     config::Checked,
     crypto::random::Randomness,
@@ -91,6 +91,8 @@ pub async fn run(
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     tell(&health, ServingStatus::Serving).await;
+    let (can_sign, signing) = watch::channel(true);
+    let telling = tokio::spawn(tell_of_signing(health.clone(), signing));
     let router = rpc::router(&app, health_service, config.server.reflection)?
         .merge(http::router(&app))
         .fallback_service(nowhere.with_state(app.clone()));
@@ -100,7 +102,15 @@ pub async fn run(
     let background = TaskTracker::new();
     background.spawn({
         let (app, stop) = (app.clone(), stop.clone());
-        async move { trust_tail::follow(&app, stop).await }
+        async move { trust_tail::follow(&app, can_sign, stop).await }
+    });
+    background.spawn({
+        let (app, stop) = (app.clone(), stop.clone());
+        async move { issuer_keys::follow_schedule(&app, stop).await }
+    });
+    background.spawn({
+        let (app, stop) = (app.clone(), stop.clone());
+        async move { rsa_pool::keep_full(&app, stop).await }
     });
     if let Some(tls) = &tls {
         background.spawn(tls.clone().follow(stop.clone()));
@@ -115,6 +125,9 @@ pub async fn run(
     let drain = async {
         shutdown.await;
         tracing::info!("stopping: calls in flight finish");
+        telling.abort();
+        // It may be in the middle of telling.
+        let _ = telling.await;
         drain_health(health).await;
         stop.cancel();
         draining.cancel();
@@ -148,6 +161,15 @@ async fn nowhere(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
 async fn tell(health: &HealthReporter, status: ServingStatus) {
     for service in rpc::SERVICES.into_iter().chain([""]) {
         health.set_service_status(service, status).await;
+    }
+}
+
+/// `Auth` can't serve while nothing can be signed; the rest can.
+async fn tell_of_signing(health: HealthReporter, mut signing: watch::Receiver<bool>) {
+    while signing.changed().await.is_ok() {
+        let can_sign = *signing.borrow_and_update();
+        let status = if can_sign { ServingStatus::Serving } else { ServingStatus::NotServing };
+        health.set_service_status(rpc::AUTH, status).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     crypto::{CryptoError, passwords::HashError, sealing::CannotOpen},
-    domain::{Inconsistent, InvalidField},
+    domain::{Inconsistent, InvalidField, issuer_key::OutOfOrder},
     models::StoreError,
     verifier::Refusal,
 };
@@ -58,6 +58,15 @@ pub enum Error {
     /// Too many passwords wait to be hashed.
     #[error("too many logins at once")]
     Overloaded,
+    /// No RSA key is left for a new session.
+    #[error("no key is left for a new session; more are being made")]
+    NoSpareKey,
+    /// What is asked of an issuer key does not follow from where it stands.
+    #[error(transparent)]
+    OutOfOrder(#[from] OutOfOrder),
+    /// There is no issuer key that may sign. The text is for logs.
+    #[error("nothing can be signed: {0}")]
+    CannotSign(String),
     /// The database is away.
     #[error("the database is away: {0}")]
     StoreUnavailable(String),
@@ -88,7 +97,9 @@ impl Error {
             Self::NotFound(_) => "NOT_FOUND",
             Self::AlreadyExists(_) => "ALREADY_EXISTS",
             Self::Conflict => "CONFLICT",
-            Self::Overloaded => "OVERLOADED",
+            Self::Overloaded | Self::NoSpareKey => "OVERLOADED",
+            Self::OutOfOrder(_) => "OUT_OF_ORDER",
+            Self::CannotSign(_) => "SIGNING_UNAVAILABLE",
             Self::StoreUnavailable(_) => "STORE_UNAVAILABLE",
             Self::Sealed(_) | Self::Internal(_) => "INTERNAL",
         }

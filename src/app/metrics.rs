@@ -1,5 +1,6 @@
 //! What is counted, for Prometheus.
 
+use chrono::{DateTime, Utc};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -7,7 +8,10 @@ use prometheus_client::{
 };
 
 use super::Error;
-use crate::models::PoolState;
+use crate::{
+    domain::issuer_key::{IssuerKey, Life},
+    models::PoolState,
+};
 
 /// One RPC and the code that it ended with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -37,6 +41,17 @@ struct PoolLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeyLabels {
+    algorithm: &'static str,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AlgorithmLabel {
+    algorithm: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CacheLabel {
     cache: &'static str,
 }
@@ -61,6 +76,11 @@ pub struct Metrics {
     pools: Family<PoolLabels, Gauge>,
     caches: Family<CacheLabel, Gauge>,
     revision: Gauge,
+    spare_keys: Gauge,
+    spare_keys_made: Counter,
+    rotation_failures: Counter,
+    issuer_keys: Family<KeyLabels, Gauge>,
+    issuer_key_age: Family<AlgorithmLabel, Gauge>,
 }
 
 /// Upper bounds in seconds.
@@ -88,6 +108,11 @@ impl Default for Metrics {
             pools: Family::default(),
             caches: Family::default(),
             revision: Gauge::default(),
+            spare_keys: Gauge::default(),
+            spare_keys_made: Counter::default(),
+            rotation_failures: Counter::default(),
+            issuer_keys: Family::default(),
+            issuer_key_age: Family::default(),
         };
         metrics.register();
         metrics
@@ -113,6 +138,13 @@ impl Metrics {
         r.register("pool_connections", "Database connections by pool and state", self.pools.clone());
         r.register("cache_entries", "Entries of each cache", self.caches.clone());
         r.register("trust_revision", "Revision of the trust log that was reached", self.revision.clone());
+        r.register("rsa_pool_keys", "RSA keys that wait for sessions", self.spare_keys.clone());
+        r.register("rsa_pool_made", "RSA keys that were made for sessions", self.spare_keys_made.clone());
+        let rotation_failures = "Failed attempts to keep the schedule of the issuer's keys";
+        r.register("key_rotation_failures", rotation_failures, self.rotation_failures.clone());
+        r.register("issuer_keys", "Issuer keys by algorithm and state", self.issuer_keys.clone());
+        let age = "How long the active issuer key has signed";
+        r.register_with_unit("issuer_key_age", age, Unit::Seconds, self.issuer_key_age.clone());
     }
 
     /// All of it in the OpenMetrics text format.
@@ -160,6 +192,33 @@ impl Metrics {
 
     pub(super) fn observe_cache(&self, cache: &'static str, entries: usize) {
         self.caches.get_or_create(&CacheLabel { cache }).set(gauge(entries));
+    }
+
+    pub(super) fn count_spare_key(&self) {
+        self.spare_keys_made.inc();
+    }
+
+    pub(super) fn observe_spare_keys(&self, depth: i64) {
+        self.spare_keys.set(depth);
+    }
+
+    pub(super) fn count_rotation_failure(&self) {
+        self.rotation_failures.inc();
+    }
+
+    pub(super) fn observe_keys(&self, keys: &[IssuerKey], now: DateTime<Utc>) {
+        self.issuer_keys.clear();
+        self.issuer_key_age.clear();
+        for key in keys {
+            let algorithm = key.algorithm.as_str();
+            let state = key.state().as_str();
+            self.issuer_keys.get_or_create(&KeyLabels { algorithm, state }).inc();
+            if let Life::Active { since, .. } = key.life {
+                self.issuer_key_age
+                    .get_or_create(&AlgorithmLabel { algorithm })
+                    .set((now - since).num_seconds());
+            }
+        }
     }
 
     pub(super) fn observe_revision(&self, revision: i64) {

@@ -13,17 +13,20 @@ mod key_ring;
 mod metrics;
 mod page;
 mod record;
+mod registry;
 mod session_makers;
 mod start;
 mod start_session;
 mod tokens;
 
 pub mod change_password;
+pub mod issuer_keys;
 pub mod list_events;
 pub mod login;
 pub mod logout;
 pub mod public_keys;
 pub mod refresh;
+pub mod rsa_pool;
 pub mod sessions;
 pub mod sign_up;
 pub mod tenants;
@@ -34,6 +37,7 @@ pub mod verify_token;
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
@@ -48,20 +52,22 @@ use crate::{
         claims::{Claims, MAX_ACCESS_TTL_SECONDS, OWN_AUDIENCE},
         password::PasswordPolicy,
         session::Limits,
-        trust::Revocation,
+        trust::{Revocation, TrustChange},
     },
     models::{Conn, Store, Work, trust_log},
     verifier::{Expected, Refusal, Verifier},
 };
 pub use caller::Caller;
 pub use error::Error;
+pub use key_ring::KeyRing;
 pub use metrics::{CallLabels, MethodLabel, Metrics};
 pub use page::{Page, Paged};
 pub use start::{Bootstrap, Parts};
 pub use start_session::SignedIn;
 pub use tokens::IssuedTokens;
 
-use key_ring::KeyRing;
+use key_ring::Keys;
+use registry::Registered;
 use session_makers::SessionMakers;
 
 /// What the verbs are told to do, of all settings.
@@ -79,14 +85,50 @@ pub struct Settings {
     pub limits: Limits,
     /// People can make themselves users.
     pub signup_open: bool,
-    /// The algorithm of the first issuer key.
-    pub algorithm: Algorithm,
-    /// Bits of an RSA key.
-    pub rsa_bits: usize,
-    /// Access tokens carry their key's endorsement.
-    pub endorse_in_header: bool,
+    /// Keys and signatures.
+    pub signing: SigningSettings,
     /// How often the trust log is read.
     pub poll_interval: Duration,
+}
+
+/// How tokens are signed.
+#[derive(Debug, Clone)]
+pub struct SigningSettings {
+    /// The algorithm of issuer keys.
+    pub algorithm: Algorithm,
+    /// The algorithm of the keys of new sessions.
+    pub session_algorithm: Algorithm,
+    /// The issuer's key signs users' tokens, and sessions get no keys.
+    pub by_issuer_key: bool,
+    /// Access tokens carry their key's endorsement.
+    pub endorse_in_header: bool,
+    /// How long an issuer key signs.
+    pub rotate_every: TimeDelta,
+    /// How long an issuer key is published before it signs.
+    pub publish_before: TimeDelta,
+    /// Bits of an RSA key.
+    pub rsa_bits: usize,
+    /// RSA keys that are made ahead of need.
+    pub rsa_pool: u32,
+}
+
+impl Settings {
+    /// How long anything may be believed that is signed now, with clocks that differ.
+    fn longest_life(&self) -> TimeDelta {
+        TimeDelta::seconds(MAX_ACCESS_TTL_SECONDS) + self.leeway * 2
+    }
+
+    /// How often the issuer's keys are looked after: in time for what is published to be known everywhere.
+    fn key_interval(&self) -> Duration {
+        let publish_before = self.signing.publish_before.to_std().unwrap_or_default();
+        self.poll_interval.min(publish_before / 4)
+    }
+
+    /// How long a server may sign without hearing from the database that its key is still the right one.
+    fn patience_with_keys(&self) -> TimeDelta {
+        let polls = TimeDelta::from_std(self.key_interval() * 10).unwrap_or(TimeDelta::MAX);
+        polls.max(TimeDelta::minutes(1))
+    }
 }
 
 /// Everything that the verbs work with.
@@ -100,11 +142,13 @@ pub struct App {
     /// What is counted.
     pub metrics: Metrics,
     rng: Arc<dyn Randomness>,
-    ids: OrderedIds,
+    ids: Arc<OrderedIds>,
     hasher: PasswordHasher,
     policy: PasswordPolicy,
-    sealer: Sealer,
-    keys: KeyRing,
+    sealer: Arc<Sealer>,
+    keys: Keys,
+    registered: Registered,
+    spare_key_taken: Notify,
     makers: SessionMakers,
     verifier: Arc<Verifier>,
     default_tenant_id: Uuid,
@@ -139,7 +183,7 @@ impl App {
     async fn check(&self, token: &str, audience: Option<&str>) -> Result<Claims, Error> {
         let expected = self.expected(audience);
         match self.verifier.check(token, &expected, self.now()) {
-            Err(Refusal::UnknownKey) if !self.settings.endorse_in_header => {}
+            Err(Refusal::UnknownKey) if !self.settings.signing.endorse_in_header => {}
             outcome => return Ok(outcome?),
         }
         let kid = Verifier::kid_of(token)?;
@@ -155,7 +199,7 @@ impl App {
 
     /// When a revocation of now concerns nothing alive any more.
     fn revocation_expire_time(&self, now: DateTime<Utc>) -> DateTime<Utc> {
-        now + TimeDelta::seconds(MAX_ACCESS_TTL_SECONDS) + self.settings.leeway * 2
+        now + self.settings.longest_life()
     }
 
     /// Runs a transaction that revokes: what `work` names goes into the trust log, last, since that holds
@@ -173,7 +217,8 @@ impl App {
         let changed = self.store.tx_then(
             async move |conn| {
                 let (value, revocations) = work(conn).await?;
-                trust_log::append(conn, &revocations, now, expire_time).await?;
+                let entries: Vec<_> = revocations.iter().cloned().map(TrustChange::Revoked).collect();
+                trust_log::append(conn, &entries, now, expire_time).await?;
                 Ok::<_, Error>((value, revocations))
             },
             move |(_, revocations)| {
@@ -194,6 +239,7 @@ impl App {
         self.metrics.observe_cache("session_makers", self.makers.len());
         self.metrics.observe_cache("endorsed_keys", self.verifier.remembered_keys());
         self.metrics.observe_cache("revocations", self.verifier.trust().len());
+        self.metrics.observe_keys(self.ring().keys(), self.now());
         self.metrics.observe_revision(self.verifier.trust().revision());
     }
 }

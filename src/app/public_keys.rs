@@ -1,33 +1,45 @@
 //! Publishes the keys that tokens are checked with.
 
+use std::{sync::Arc, time::Duration};
+
 use chrono::{DateTime, Utc};
 use jsonwebtoken::jwk::Jwk;
 use uuid::Uuid;
 
-use super::{App, Error};
+use super::{App, Error, KeyRing};
 use crate::{
     domain::{Inconsistent, session::State},
     models::{session_keys, sessions},
 };
 
+/// How long a set may be kept that may be out of date already.
+const HINT_WHEN_STALE: Duration = Duration::from_secs(1);
+
 /// The issuer's keys.
-#[derive(Debug)]
-pub struct IssuerKeys<'a> {
+pub struct IssuerKeys {
     /// The keys.
-    pub keys: &'a [Jwk],
-    /// The same as a JWK set.
-    pub json: &'a str,
-    /// The revision of the trust log that this server has reached.
+    pub ring: Arc<KeyRing>,
+    /// The revision of the trust log that they include.
     pub revision: i64,
+    /// How long they may be kept: a key that is published now doesn't sign before they are fetched anew.
+    pub refresh_hint: Duration,
+}
+
+impl IssuerKeys {
+    /// Whether somebody who knows them as of `revision` knows these.
+    pub fn are_known_since(&self, revision: i64) -> bool {
+        (self.ring.since()..=self.revision).contains(&revision)
+    }
 }
 
 /// The issuer's keys, from memory.
-pub fn issuer_keys(app: &App) -> IssuerKeys<'_> {
-    IssuerKeys {
-        keys: app.keys.published(),
-        json: app.keys.json(),
-        revision: app.verifier.trust().revision(),
-    }
+pub fn issuer_keys(app: &App) -> IssuerKeys {
+    // Asked first: the keys are read before a revision counts as reached.
+    let revision = app.verifier.trust().revision();
+    let ring = app.ring();
+    let half = app.settings.signing.publish_before.to_std().unwrap_or_default() / 2;
+    let refresh_hint = if app.keys.is_stale() { HINT_WHEN_STALE } else { half };
+    IssuerKeys { revision: revision.max(ring.since()), refresh_hint, ring }
 }
 
 /// One key.
@@ -41,7 +53,7 @@ pub struct FoundKey {
 
 /// The key of this id: an issuer key, or the key of a live session.
 pub async fn find_key(app: &App, kid: &str) -> Result<FoundKey, Error> {
-    if let Some(jwk) = app.keys.published().iter().find(|jwk| jwk.common.key_id.as_deref() == Some(kid)) {
+    if let Some(jwk) = app.ring().published().iter().find(|jwk| jwk.common.key_id.as_deref() == Some(kid)) {
         return Ok(FoundKey { jwk: jwk.clone(), session_id: None });
     }
     let not_found = || Error::NotFound("key");
@@ -65,7 +77,8 @@ pub async fn find_key(app: &App, kid: &str) -> Result<FoundKey, Error> {
 pub async fn endorsement(app: &App, key: &FoundKey) -> Result<Option<(String, DateTime<Utc>)>, Error> {
     let Some(session_id) = key.session_id else { return Ok(None) };
     let maker = app.maker(session_id).await?.ok_or(Error::NotFound("key"))?;
-    let endorsement = app.endorsement(&maker, app.now())?;
+    let own_key = maker.key.as_ref().ok_or(Error::NotFound("key"))?;
+    let endorsement = app.endorsement(&maker, own_key, app.now())?;
     Ok(Some((endorsement.jwt.clone(), endorsement.expire_time)))
 }
 

@@ -1,13 +1,32 @@
 //! Writes the audit trail.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{App, Error};
 use crate::{
+    crypto::random::OrderedIds,
     domain::audit::{Action, Event, Origin, Target},
     models::audit_events,
 };
+
+/// What a transaction that decides by itself what it does needs for its events.
+pub(super) struct Trail {
+    pub now: DateTime<Utc>,
+    ids: Arc<OrderedIds>,
+    tenant_id: Uuid,
+    actor_id: Option<Uuid>,
+    origin: Origin,
+}
+
+impl Trail {
+    pub(super) fn event(&self, action: Action, target: Target) -> Result<Event, Error> {
+        let by = By { tenant_id: self.tenant_id, actor_id: self.actor_id, origin: &self.origin };
+        event(&self.ids, by, action, target, self.now)
+    }
+}
 
 /// Who did something, where, from where.
 pub(super) struct By<'o> {
@@ -25,17 +44,17 @@ impl App {
         target: Target,
         now: DateTime<Utc>,
     ) -> Result<Event, Error> {
-        Ok(Event {
-            id: self.ids.next(now)?,
-            tenant_id: by.tenant_id,
-            create_time: now,
-            action: action.as_str().to_owned(),
-            refusal: None,
-            actor_id: by.actor_id,
-            target_type: target.kind().to_owned(),
-            target_id: target.id(),
-            origin: by.origin.clone(),
-        })
+        event(&self.ids, by, action, target, now)
+    }
+
+    pub(super) fn trail(
+        &self,
+        tenant_id: Uuid,
+        actor_id: Option<Uuid>,
+        origin: &Origin,
+        now: DateTime<Utc>,
+    ) -> Trail {
+        Trail { now, ids: self.ids.clone(), tenant_id, actor_id, origin: origin.clone() }
     }
 
     /// Records that something was refused, and gives the refusal back.
@@ -47,4 +66,25 @@ impl App {
             Err(error) => error.into(),
         }
     }
+}
+
+fn event(
+    ids: &OrderedIds,
+    by: By<'_>,
+    action: Action,
+    target: Target,
+    now: DateTime<Utc>,
+) -> Result<Event, Error> {
+    Ok(Event {
+        id: ids.next(now)?,
+        tenant_id: by.tenant_id,
+        create_time: now,
+        action: action.as_str().to_owned(),
+        refusal: None,
+        actor_id: by.actor_id,
+        target_type: target.kind().to_owned(),
+        target_id: target.id(),
+        target_name: target.name(),
+        origin: by.origin.clone(),
+    })
 }

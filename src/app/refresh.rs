@@ -42,6 +42,8 @@ async fn attempt(
     }
     // Read once, on arrival: how long we take ourselves must not make a retry a theft.
     let now = app.now();
+    // Known before the token is spent.
+    app.signer(maker.tenant_id, now)?;
     let idle_expire_time = app.settings.limits.idle_expire_time(now, maker.expire_time);
     let step = Step { generation: token.generation, now, idle_expire_time, address: origin.address.clone() };
     let id = maker.session_id;

@@ -1,12 +1,9 @@
 //! What a session's tokens are made with, kept in memory so that a refresh reads and parses nothing.
 
-use std::{
-    str::FromStr,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
-};
+use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicBool};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use secrecy::SecretSlice;
 use uuid::Uuid;
 
@@ -14,8 +11,6 @@ use super::{App, Error, key_ring};
 use crate::{
     crypto::{refresh_tag::TagKey, signing::SigningKey},
     domain::{
-        Inconsistent,
-        algorithm::Algorithm,
         claims::{Confirmation, ENDORSEMENT_TYPE, Endorsement},
         device::Device,
         session::Session,
@@ -23,8 +18,10 @@ use crate::{
     models::sessions,
 };
 
-/// Sessions whose keys are kept parsed: about 20 MiB of them.
+/// Sessions that are kept, if their keys are on elliptic curves: about 20 MiB of them.
 const KEPT: usize = 16_384;
+/// What an RSA key weighs among them: its parsed form is so many times as large.
+const RSA_WEIGHT: u64 = 8;
 /// How long an endorsement vouches, at most.
 const ENDORSEMENT_TTL: TimeDelta = TimeDelta::hours(1);
 
@@ -37,7 +34,8 @@ pub(super) struct SessionMaker {
     pub auth_time: DateTime<Utc>,
     pub expire_time: DateTime<Utc>,
     pub tag: TagKey,
-    pub key: SigningKey,
+    /// The session's own key, unless the issuer's signs for it.
+    pub key: Option<SigningKey>,
     /// A refresh from another device was recorded.
     pub is_device_refused: AtomicBool,
     endorsement: Mutex<Option<Arc<SignedEndorsement>>>,
@@ -47,17 +45,30 @@ pub(super) struct SessionMaker {
 pub(super) struct SignedEndorsement {
     pub jwt: String,
     pub expire_time: DateTime<Utc>,
+    /// The issuer key that vouches.
+    by: String,
+}
+
+/// Bounds the memory that the makers take.
+#[derive(Clone)]
+struct ByKey;
+
+impl Weighter<Uuid, Arc<SessionMaker>> for ByKey {
+    fn weight(&self, _: &Uuid, maker: &Arc<SessionMaker>) -> u64 {
+        let is_rsa = maker.key.as_ref().is_some_and(|key| key.algorithm().is_rsa());
+        if is_rsa { RSA_WEIGHT } else { 1 }
+    }
 }
 
 /// The makers in use, and the secret that their tags need.
 pub(super) struct SessionMakers {
-    cache: Cache<Uuid, Arc<SessionMaker>>,
+    cache: Cache<Uuid, Arc<SessionMaker>, ByKey>,
     refresh_secret: SecretSlice<u8>,
 }
 
 impl SessionMakers {
     pub(super) fn new(refresh_secret: SecretSlice<u8>) -> Self {
-        Self { cache: Cache::new(KEPT), refresh_secret }
+        Self { cache: Cache::with_weighter(KEPT, KEPT as u64, ByKey), refresh_secret }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -69,7 +80,7 @@ impl SessionMakers {
         &self,
         session: &Session,
         salt: &[u8],
-        key: SigningKey,
+        key: Option<SigningKey>,
     ) -> Result<Arc<SessionMaker>, Error> {
         Ok(Arc::new(SessionMaker {
             session_id: session.id,
@@ -93,34 +104,43 @@ impl SessionMakers {
 impl App {
     /// The maker of a session, from memory or from the database; `None` where there is no such session.
     pub(super) async fn maker(&self, session_id: Uuid) -> Result<Option<Arc<SessionMaker>>, Error> {
-        if let Some(maker) = self.makers.cache.get(&session_id) {
-            return Ok(Some(maker));
+        // Of many that ask at once for a session that is not in memory, one opens its key.
+        let opening = async {
+            let read = self.store.read(async move |conn| sessions::find_maker(conn, session_id).await);
+            let stored = read.await.map_err(|error| Some(error.into()))?;
+            self.open_maker(stored.ok_or(None)?).map_err(Some)
+        };
+        match self.makers.cache.get_or_insert_async(&session_id, opening).await {
+            Ok(maker) => Ok(Some(maker)),
+            Err(None) => Ok(None),
+            Err(Some(error)) => Err(error),
         }
-        let stored = self.store.read(async move |conn| sessions::find_maker(conn, session_id).await).await?;
-        let Some(stored) = stored else { return Ok(None) };
-        let maker = self.open_maker(stored)?;
-        self.makers.keep(&maker);
-        Ok(Some(maker))
     }
 
     /// Opens what the database holds of a maker.
     pub(super) fn open_maker(&self, stored: sessions::Maker) -> Result<Arc<SessionMaker>, Error> {
-        let sessions::Maker { session, salt, algorithm, sealed_private_key } = stored;
-        let algorithm = Algorithm::from_str(&algorithm)
-            .map_err(|_| Inconsistent { table: "session_keys", column: "algorithm" })?;
-        let private = key_ring::unseal(&session.kid, &sealed_private_key, &self.sealer)?;
-        self.makers.make(&session, &salt, SigningKey::from_pkcs8(algorithm, &private)?)
+        let sessions::Maker { session, salt, key } = stored;
+        let open = |sealed: sessions::SealedKey| {
+            let private = key_ring::unseal(&session.kid, &sealed.sealed_private_key, &self.sealer)?;
+            Ok::<_, Error>(SigningKey::from_pkcs8(sealed.algorithm, &private)?)
+        };
+        self.makers.make(&session, &salt, key.map(open).transpose()?)
     }
 
-    /// The issuer's word for a session's key, good for at least as long as an access token of now.
+    /// The issuer's word for a session's key, good for at least as long as an access token of now, and given by
+    /// the issuer key that signs now: one that was withdrawn vouches for nothing.
     pub(super) fn endorsement(
         &self,
         maker: &SessionMaker,
+        key: &SigningKey,
         now: DateTime<Utc>,
     ) -> Result<Arc<SignedEndorsement>, Error> {
+        let signer = self.signer(maker.tenant_id, now)?;
         let longest_needed = (now + self.settings.access_ttl).min(maker.expire_time);
         let mut kept = maker.endorsement.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(signed) = kept.as_ref().filter(|signed| signed.expire_time >= longest_needed) {
+        if let Some(signed) =
+            kept.as_ref().filter(|signed| signed.expire_time >= longest_needed && signed.by == signer.kid())
+        {
             return Ok(signed.clone());
         }
         let expire_time = maker.expire_time.min(now + ENDORSEMENT_TTL);
@@ -129,10 +149,10 @@ impl App {
             sid: maker.session_id,
             sub: maker.user_id,
             exp: expire_time.timestamp(),
-            cnf: Confirmation { jwk: maker.key.jwk().clone() },
+            cnf: Confirmation { jwk: key.jwk().clone() },
         };
-        let jwt = self.keys.active().sign_jwt(ENDORSEMENT_TYPE, None, &claims)?;
-        let signed = Arc::new(SignedEndorsement { jwt, expire_time });
+        let jwt = signer.sign_jwt(ENDORSEMENT_TYPE, None, &claims)?;
+        let signed = Arc::new(SignedEndorsement { jwt, expire_time, by: signer.kid().to_owned() });
         *kept = Some(signed.clone());
         Ok(signed)
     }

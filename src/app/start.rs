@@ -1,15 +1,15 @@
 //! Makes what an empty installation lacks, and opens the rest.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{
-    App, Error, Metrics, Settings, key_ring, key_ring::KeyRing, record::By, session_makers::SessionMakers,
-    users::NewUser,
+    App, Error, Metrics, Settings, key_ring::Keys, record::By, registry::Registered,
+    session_makers::SessionMakers, users::NewUser,
 };
 use crate::{
     clock::Clock,
@@ -17,18 +17,16 @@ use crate::{
         passwords::{HashSettings, PasswordHasher},
         random::{OrderedIds, Randomness},
         sealing::Sealer,
-        signing::NewKey,
     },
     domain::{
         audit::{Action, Origin, Target},
         claims::ADMIN_ROLE,
         password::PasswordPolicy,
-        tenant::{DEFAULT_TENANT, Tenant},
+        tenant::{DEFAULT_TENANT, Tenant, TenantSigning},
         text,
         user::User,
     },
-    models::{Conn, Store, audit_events, issuer_keys, server_secrets, tenants, users},
-    verifier::Verifier,
+    models::{Conn, Store, audit_events, server_secrets, tenants, users},
 };
 
 /// The first admin.
@@ -70,25 +68,34 @@ impl App {
     pub async fn start(parts: Parts) -> Result<Self, Error> {
         let Parts { settings, hashing, policy, store, sealer, clock, rng, bootstrap } = parts;
         let hasher = PasswordHasher::new(&hashing, rng.clone())?;
-        let keys = open_key_ring(&settings, &store, &sealer, &*rng, clock.now()).await?;
         let refresh_secret = open_refresh_secret(&store, &sealer, &*rng).await?;
+        let patience = settings.patience_with_keys().to_std().unwrap_or(Duration::MAX);
         let mut app = Self {
             settings,
             store,
             clock,
             metrics: Metrics::default(),
-            ids: OrderedIds::new(rng.clone()),
+            ids: Arc::new(OrderedIds::new(rng.clone())),
             rng,
             hasher,
             policy,
-            sealer,
+            sealer: Arc::new(sealer),
             makers: SessionMakers::new(refresh_secret),
-            verifier: Arc::new(Verifier::new(keys.public_keys()?)),
-            keys,
+            verifier: Arc::default(),
+            keys: Keys::new(patience),
+            registered: Registered::default(),
+            spare_key_taken: Notify::new(),
             default_tenant_id: Uuid::nil(),
         };
         app.default_tenant_id = app.bootstrap(bootstrap).await?;
+        app.reload_keys().await?;
+        app.reload_registry().await?;
+        app.begin_signing().await?;
+        app.prime_rsa_pool().await?;
         app.catch_up().await?;
+        if let Err(error) = app.check_signing() {
+            tracing::error!(%error, "no token can be signed");
+        }
         Ok(app)
     }
 
@@ -116,6 +123,7 @@ impl App {
             name: DEFAULT_TENANT.to_owned(),
             display_name: String::new(),
             create_time: now,
+            signing: TenantSigning::default(),
         };
         let admin = NewUser {
             username: ADMIN.to_owned(),
@@ -157,35 +165,6 @@ async fn make_default(conn: &mut Conn, tenant: &Tenant, admin: &User, hash: &str
 fn generate_password(rng: &dyn Randomness) -> Result<SecretString, Error> {
     let text = URL_SAFE_NO_PAD.encode(rng.bytes::<18>()?);
     Ok(text.replace(['-', '_'], "x").into())
-}
-
-async fn open_key_ring(
-    settings: &Settings,
-    store: &Store,
-    sealer: &Sealer,
-    rng: &dyn Randomness,
-    now: DateTime<Utc>,
-) -> Result<KeyRing, Error> {
-    let mut stored = store.read(async |conn| issuer_keys::list_trusted(conn).await).await?;
-    if !stored.iter().any(|key| key.is_active) {
-        let new = NewKey::generate(settings.algorithm, settings.rsa_bits, rng)?;
-        let key = key_ring::seal(&new, sealer)?;
-        store
-            .tx::<_, Error, _>(async move |conn| {
-                Ok(issuer_keys::insert_active_if_none(conn, &key, now).await?)
-            })
-            .await?;
-        stored = store.read(async |conn| issuer_keys::list_trusted(conn).await).await?;
-    }
-    let keys = KeyRing::open(&stored, sealer)?;
-    let active = keys.active().algorithm();
-    if active != settings.algorithm {
-        tracing::warn!(
-            setting = %settings.algorithm, %active,
-            "signing.algorithm is for the first issuer key; the active one is of another"
-        );
-    }
-    Ok(keys)
 }
 
 async fn open_refresh_secret(

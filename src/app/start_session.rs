@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{App, Error, IssuedTokens, key_ring, session_makers::SessionMaker, tokens::Position};
+use super::{App, Error, IssuedTokens, key_ring, rsa_pool, tokens::Position};
 use crate::{
-    crypto::signing::NewKey,
+    crypto::{
+        sealing::Sealer,
+        signing::{NewKey, SigningKey},
+    },
     domain::{
         algorithm::Algorithm,
         audit::{Event, Origin},
@@ -18,9 +21,6 @@ use crate::{
     },
     models::{Conn, audit_events, session_keys, session_keys::StoredKey, sessions},
 };
-
-/// The algorithm of session keys.
-const SESSION_ALGORITHM: Algorithm = Algorithm::Es256;
 
 /// A session has begun.
 #[derive(Debug)]
@@ -48,17 +48,28 @@ pub struct Wishes {
 pub(super) struct Prepared {
     session: Session,
     salt: [u8; 16],
-    key: StoredKey,
-    maker: Arc<SessionMaker>,
+    key: KeySource,
+    sealer: Arc<Sealer>,
     wishes: Wishes,
     limits: Limits,
+}
+
+/// Where a session's key comes from.
+enum KeySource {
+    /// It gets none: the issuer's key signs for it.
+    None,
+    /// It was made for it.
+    Made(Box<(StoredKey, SigningKey)>),
+    /// One that was made ahead of need.
+    Pool { algorithm: Algorithm, bits: i32 },
 }
 
 /// What was stored.
 pub(super) struct Begun {
     session: Session,
     profile: Profile,
-    maker: Arc<SessionMaker>,
+    salt: [u8; 16],
+    key: Option<SigningKey>,
 }
 
 impl App {
@@ -73,9 +84,10 @@ impl App {
         if wishes.audience.is_empty() {
             wishes.audience.clone_from(&self.settings.default_audience);
         }
+        // Known before anything is changed, so that nobody loses a session to a login that gets no token.
+        self.signer(user.tenant_id, now)?;
         let limits = self.settings.limits;
-        let new = NewKey::generate(SESSION_ALGORITHM, self.settings.rsa_bits, &*self.rng)?;
-        let key = key_ring::seal(&new, &self.sealer)?;
+        let key = self.key_source(self.session_algorithm(user.tenant_id))?;
         let expire_time = now + limits.absolute_ttl;
         let session = Session {
             id: self.ids.next(now)?,
@@ -83,7 +95,7 @@ impl App {
             tenant_id: user.tenant_id,
             device: wishes.device.clone(),
             slot: 0,
-            kid: key.kid.clone(),
+            kid: String::new(),
             generation: 0,
             create_time: now,
             refresh_time: now,
@@ -94,15 +106,29 @@ impl App {
             last_address: origin.address.clone(),
             user_agent: origin.user_agent.clone(),
         };
-        let salt: [u8; 16] = self.rng.bytes()?;
-        let maker = self.makers.make(&session, &salt, new.key)?;
-        Ok(Prepared { session, salt, key, maker, wishes, limits })
+        Ok(Prepared { session, salt: self.rng.bytes()?, key, sealer: self.sealer.clone(), wishes, limits })
+    }
+
+    fn key_source(&self, algorithm: Algorithm) -> Result<KeySource, Error> {
+        if self.settings.signing.by_issuer_key {
+            return Ok(KeySource::None);
+        }
+        if algorithm.is_rsa() {
+            return Ok(KeySource::Pool { algorithm, bits: self.rsa_bits()? });
+        }
+        let new = NewKey::generate(algorithm, self.settings.signing.rsa_bits, &*self.rng)?;
+        let stored = key_ring::seal(&new, &self.sealer)?;
+        Ok(KeySource::Made(Box::new((stored, new.key))))
     }
 
     /// Signs, once the session is committed.
     pub(super) fn sign_in(&self, begun: Begun) -> Result<SignedIn, Error> {
-        let Begun { session, profile, maker } = begun;
+        let Begun { session, profile, salt, key } = begun;
         let now = session.create_time;
+        if key.as_ref().is_some_and(|key| key.algorithm().is_rsa()) {
+            self.spare_key_taken.notify_one();
+        }
+        let maker = self.makers.make(&session, &salt, key)?;
         self.makers.keep(&maker);
         let password_change_required = profile.password_change_required;
         let position = Position { generation: 0, idle_expire_time: session.idle_expire_time };
@@ -120,7 +146,8 @@ impl Prepared {
         user: &User,
         event: &Event,
     ) -> Result<(Begun, Vec<Revocation>), Error> {
-        let Self { mut session, salt, key, maker, wishes, limits } = self;
+        let Self { mut session, salt, key, sealer, wishes, limits } = self;
+        let key = key.take(conn, &sealer).await?;
         let now = session.create_time;
         let open: Vec<Session> =
             sessions::open_of_user(conn, user.id).await?.into_iter().map(|(session, _)| session).collect();
@@ -134,10 +161,25 @@ impl Prepared {
             }
         }
         session.slot = room.slot;
+        if let Some((stored, _)) = &key {
+            session.kid.clone_from(&stored.kid);
+        }
         let profile = user.profile(wishes.audience, wishes.scope);
         sessions::insert(conn, &session, &salt, &profile).await?;
-        session_keys::insert(conn, session.id, &key).await?;
+        if let Some((stored, _)) = &key {
+            session_keys::insert(conn, session.id, stored).await?;
+        }
         audit_events::append(conn, event).await?;
-        Ok((Begun { session, profile, maker }, revocations))
+        Ok((Begun { session, profile, salt, key: key.map(|(_, key)| key) }, revocations))
+    }
+}
+
+impl KeySource {
+    async fn take(self, conn: &mut Conn, sealer: &Sealer) -> Result<Option<(StoredKey, SigningKey)>, Error> {
+        match self {
+            Self::None => Ok(None),
+            Self::Made(key) => Ok(Some(*key)),
+            Self::Pool { algorithm, bits } => rsa_pool::take(conn, algorithm, bits, sealer).await.map(Some),
+        }
     }
 }

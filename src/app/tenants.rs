@@ -6,9 +6,9 @@ use super::{App, Caller, Error, Page, Paged, caller::administered_tenant, record
 use crate::{
     domain::{
         audit::{Action, Origin, Target},
-        tenant::Tenant,
+        tenant::{Tenant, TenantSigning},
     },
-    models::{StoreError, audit_events, tenants},
+    models::{StoreError, audit_events, tenants, trust_log},
 };
 
 /// Makes a tenant.
@@ -21,7 +21,8 @@ pub async fn create(
 ) -> Result<Tenant, Error> {
     caller.require_root()?;
     let now = app.now();
-    let tenant = Tenant { id: app.ids.next(now)?, name, display_name, create_time: now };
+    let signing = TenantSigning::default();
+    let tenant = Tenant { id: app.ids.next(now)?, name, display_name, create_time: now, signing };
     let by = By { tenant_id: tenant.id, actor_id: Some(caller.user_id), origin };
     let event = app.event(by, Action::CreateTenant, Target::Tenant(tenant.id), now)?;
     let created = app.store.tx::<_, Error, _>(async move |conn| {
@@ -33,6 +34,43 @@ pub async fn create(
         Ok(tenant)
     });
     created.await
+}
+
+/// What is to change of a tenant.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The name to show.
+    pub display_name: Option<String>,
+    /// How its tokens are signed.
+    pub signing: Option<TenantSigning>,
+}
+
+/// Changes what is given. New tokens follow, on other replicas within the poll interval.
+pub async fn update(
+    app: &App,
+    caller: &Caller,
+    id: Uuid,
+    changes: Changes,
+    origin: &Origin,
+) -> Result<Tenant, Error> {
+    caller.require_root()?;
+    let by = By { tenant_id: id, actor_id: Some(caller.user_id), origin };
+    let event = app.event(by, Action::UpdateTenant, Target::Tenant(id), app.now())?;
+    let updated = app.store.tx::<_, Error, _>(async move |conn| {
+        // Held first, so that of two changes at once the later one sees the earlier.
+        trust_log::raise_registry(conn).await?;
+        let mut tenant = tenants::find(conn, id).await?.ok_or(Error::NotFound("tenant"))?;
+        tenant.display_name = changes.display_name.unwrap_or(tenant.display_name);
+        tenant.signing = changes.signing.unwrap_or(tenant.signing);
+        if !tenants::update(conn, &tenant).await? {
+            return Err(Error::Conflict);
+        }
+        audit_events::append(conn, &event).await?;
+        Ok(tenant)
+    });
+    let tenant = updated.await?;
+    app.reload_registry().await?;
+    Ok(tenant)
 }
 
 /// What a tenant is asked for by.

@@ -68,10 +68,7 @@ impl App {
                 preferred_username: profile.preferred_username,
             }),
         };
-        let endorsement =
-            if self.settings.endorse_in_header { Some(self.endorsement(maker, now)?) } else { None };
-        let skc = endorsement.as_ref().map(|endorsement| endorsement.jwt.as_str());
-        let access_token = maker.key.sign_jwt(ACCESS_TOKEN_TYPE, skc, &claims)?;
+        let access_token = self.sign(maker, &claims, now)?;
         let refresh_token = maker.tag.token(maker.session_id, position.generation)?.to_text();
         Ok(IssuedTokens {
             access_token: access_token.into(),
@@ -81,5 +78,18 @@ impl App {
             scope: profile.scope,
             session_id: maker.session_id,
         })
+    }
+
+    /// Signs with the session's own key, or with the issuer's where the session has none or it is so configured.
+    fn sign(&self, maker: &SessionMaker, claims: &Claims, now: DateTime<Utc>) -> Result<String, Error> {
+        let signing = &self.settings.signing;
+        let Some(key) = maker.key.as_ref().filter(|_| !signing.by_issuer_key) else {
+            let signer = self.signer(maker.tenant_id, now)?;
+            return Ok(signer.sign_jwt(ACCESS_TOKEN_TYPE, None, claims)?);
+        };
+        let endorsement =
+            if signing.endorse_in_header { Some(self.endorsement(maker, key, now)?) } else { None };
+        let skc = endorsement.as_ref().map(|endorsement| endorsement.jwt.as_str());
+        Ok(key.sign_jwt(ACCESS_TOKEN_TYPE, skc, claims)?)
     }
 }

@@ -6,9 +6,9 @@ use chrono::TimeDelta;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::{BadSetting, Config, SignUp};
+use super::{BadSetting, Config, SignUp, UserTokens};
 use crate::{
-    app::Settings,
+    app::{Settings, SigningSettings},
     crypto::{passwords::HashSettings, sealing::Sealer},
     domain::{claims::MAX_ACCESS_TTL_SECONDS, password::PasswordPolicy, session::Limits, text},
     models::Database,
@@ -126,7 +126,7 @@ fn check_log(check: &Check<'_>, config: &Config) -> Result<(), BadSetting> {
 }
 
 fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetting> {
-    let Config { database, tokens, sessions, signing, accounts, .. } = config;
+    let Config { database, tokens, sessions, accounts, .. } = config;
     let issuer = tokens.issuer.parse::<http::Uri>().ok();
     let is_issuer = issuer.is_some_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
@@ -137,11 +137,6 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
         Ok(_) => return check.refuse("tokens.default_audience", "is empty"),
         Err(invalid) => return check.refuse("tokens.default_audience", invalid.problem),
     };
-    check.require(
-        [2048, 3072, 4096].contains(&signing.rsa_bits),
-        "signing.rsa_bits",
-        "is not 2048, 3072 or 4096",
-    )?;
     check.require(sessions.per_device_type >= 1, "sessions.per_device_type", "is 0")?;
     check.require(sessions.per_user >= 1, "sessions.per_user", "is 0")?;
     let millisecond = Duration::from_millis(1);
@@ -164,10 +159,29 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
             )?,
         },
         signup_open: accounts.signup == SignUp::Open,
-        algorithm: signing.algorithm,
-        rsa_bits: signing.rsa_bits,
-        endorse_in_header: signing.endorse_in_header,
+        signing: signing_settings(check, config)?,
         poll_interval: database.poll_interval,
+    })
+}
+
+fn signing_settings(check: &Check<'_>, config: &Config) -> Result<SigningSettings, BadSetting> {
+    let signing = &config.signing;
+    let is_length = [2048, 3072, 4096].contains(&signing.rsa_bits);
+    check.require(is_length, "signing.rsa_bits", "is not 2048, 3072 or 4096")?;
+    check.require((1..=10_000).contains(&signing.rsa_pool), "signing.rsa_pool", "is not 1 to 10000")?;
+    let publish_before =
+        check.duration("signing.publish_before", signing.publish_before, SECOND, 30 * 24 * HOUR)?;
+    // Else the next key would have to be published before this one signs.
+    let least = 2 * signing.publish_before;
+    Ok(SigningSettings {
+        algorithm: signing.algorithm,
+        session_algorithm: signing.session_algorithm.unwrap_or(signing.algorithm),
+        by_issuer_key: signing.user_tokens == UserTokens::Issuer,
+        endorse_in_header: signing.endorse_in_header,
+        rotate_every: check.duration("signing.rotate_every", signing.rotate_every, least, CENTURY)?,
+        publish_before,
+        rsa_bits: signing.rsa_bits,
+        rsa_pool: signing.rsa_pool,
     })
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Must not enter: the database, tonic, configuration files.
 
+pub mod digest;
+pub mod making;
 pub mod passwords;
 pub mod random;
 pub mod refresh_tag;

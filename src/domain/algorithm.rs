@@ -29,6 +29,11 @@ impl Algorithm {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Es256, Self::Es384, Self::EdDsa, Self::Rs256, Self::Ps256];
 
+    /// Its keys are RSA keys, which take long to make.
+    pub const fn is_rsa(self) -> bool {
+        matches!(self, Self::Rs256 | Self::Ps256)
+    }
+
     /// The registered name.
     pub const fn as_str(self) -> &'static str {
         match self {

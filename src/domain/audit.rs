@@ -49,6 +49,18 @@ pub enum Action {
     EnableUser,
     /// An admin made a tenant.
     CreateTenant,
+    /// An admin changed a tenant.
+    UpdateTenant,
+    /// An issuer key was made and is published.
+    PrepareKey,
+    /// An issuer key began to sign.
+    ActivateKey,
+    /// An issuer key stopped signing.
+    RetireKey,
+    /// An issuer key was withdrawn.
+    RevokeKey,
+    /// An issuer key is gone with all that it signed.
+    ForgetKey,
 }
 
 impl Action {
@@ -70,6 +82,12 @@ impl Action {
             Self::DisableUser => "disable_user",
             Self::EnableUser => "enable_user",
             Self::CreateTenant => "create_tenant",
+            Self::UpdateTenant => "update_tenant",
+            Self::PrepareKey => "prepare_key",
+            Self::ActivateKey => "activate_key",
+            Self::RetireKey => "retire_key",
+            Self::RevokeKey => "revoke_key",
+            Self::ForgetKey => "forget_key",
         }
     }
 }
@@ -84,7 +102,7 @@ pub fn parse_action(field: &'static str, word: &str) -> Result<String, InvalidFi
 }
 
 /// What something was done to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// Nothing that has an id.
     None,
@@ -94,24 +112,35 @@ pub enum Target {
     Session(Uuid),
     /// A tenant.
     Tenant(Uuid),
+    /// An issuer key.
+    Key(String),
 }
 
 impl Target {
     /// The word in the trail; empty for none.
-    pub const fn kind(self) -> &'static str {
+    pub const fn kind(&self) -> &'static str {
         match self {
             Self::None => "",
             Self::User(_) => "user",
             Self::Session(_) => "session",
             Self::Tenant(_) => "tenant",
+            Self::Key(_) => "key",
         }
     }
 
     /// Its id.
-    pub const fn id(self) -> Option<Uuid> {
+    pub const fn id(&self) -> Option<Uuid> {
         match self {
-            Self::None => None,
-            Self::User(id) | Self::Session(id) | Self::Tenant(id) => Some(id),
+            Self::None | Self::Key(_) => None,
+            Self::User(id) | Self::Session(id) | Self::Tenant(id) => Some(*id),
+        }
+    }
+
+    /// Its name, where it has no id.
+    pub fn name(self) -> Option<String> {
+        match self {
+            Self::Key(kid) => Some(kid),
+            _ => None,
         }
     }
 }
@@ -135,6 +164,8 @@ pub struct Event {
     pub target_type: String,
     /// The target's id.
     pub target_id: Option<Uuid>,
+    /// The target's name where it has no id, as an issuer key's kid.
+    pub target_name: Option<String>,
     /// Who asked, from where.
     pub origin: Origin,
 }

@@ -10,6 +10,8 @@ pub mod claims;
 #[cfg(feature = "server")]
 pub mod device;
 #[cfg(feature = "server")]
+pub mod issuer_key;
+#[cfg(feature = "server")]
 pub mod password;
 #[cfg(feature = "server")]
 pub mod refresh_token;

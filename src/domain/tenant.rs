@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::InvalidField;
+use super::{InvalidField, algorithm::Algorithm};
 
 /// The tenant that is there from the beginning. Its admins administer every tenant.
 pub const DEFAULT_TENANT: &str = "default";
@@ -19,6 +19,17 @@ pub struct Tenant {
     pub display_name: String,
     /// When it was made.
     pub create_time: DateTime<Utc>,
+    /// How its tokens are signed.
+    pub signing: TenantSigning,
+}
+
+/// What a tenant has instead of the configured algorithms; `None` follows the settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TenantSigning {
+    /// Of the issuer key.
+    pub algorithm: Option<Algorithm>,
+    /// Of the keys of new sessions.
+    pub session_algorithm: Option<Algorithm>,
 }
 
 /// Checks the name of a new tenant: a DNS label, so that it can stand in a URL.

@@ -16,3 +16,12 @@ pub enum Revocation {
         version: i64,
     },
 }
+
+/// An entry of the trust log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustChange {
+    /// Something is no longer accepted.
+    Revoked(Revocation),
+    /// An issuer key moved along in its life: the keys are to be read anew.
+    IssuerKey(String),
+}

@@ -26,6 +26,7 @@ struct Row {
     address: String,
     user_agent: String,
     request_id: String,
+    target_name: Option<String>,
 }
 
 impl From<&Event> for Row {
@@ -42,6 +43,7 @@ impl From<&Event> for Row {
             address: event.origin.address.clone(),
             user_agent: event.origin.user_agent.clone(),
             request_id: event.origin.request_id.clone(),
+            target_name: event.target_name.clone(),
         }
     }
 }
@@ -58,6 +60,7 @@ impl From<Row> for Event {
             actor_id: row.actor_id.map(|id| id.0),
             target_type: row.target_type,
             target_id: row.target_id.map(|id| id.0),
+            target_name: row.target_name,
             origin,
         }
     }

@@ -17,6 +17,7 @@ pub mod issuer_keys;
 pub mod server_secrets;
 pub mod session_keys;
 pub mod sessions;
+pub mod spare_keys;
 pub mod tenants;
 pub mod trust_log;
 pub mod users;

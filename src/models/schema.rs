@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "the migrations describe the tables")]
 
 diesel::table! {
-    use diesel::sql_types::{Text};
+    use diesel::sql_types::{Nullable, Text};
     use crate::models::columns::{DbTime, DbUuid};
 
     tenants (id) {
@@ -10,6 +10,8 @@ diesel::table! {
         name -> Text,
         display_name -> Text,
         create_time -> DbTime,
+        algorithm -> Nullable<Text>,
+        session_algorithm -> Nullable<Text>,
     }
 }
 
@@ -86,6 +88,22 @@ diesel::table! {
         sealed_private_key -> Binary,
         create_time -> DbTime,
         activate_time -> Nullable<DbTime>,
+        expire_time -> Nullable<DbTime>,
+        retire_time -> Nullable<DbTime>,
+        revoke_time -> Nullable<DbTime>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Binary, Integer, Text};
+    use crate::models::columns::{DbTime};
+
+    spare_keys (kid) {
+        kid -> Text,
+        bits -> Integer,
+        public_jwk -> Text,
+        sealed_private_key -> Binary,
+        create_time -> DbTime,
     }
 }
 
@@ -104,6 +122,7 @@ diesel::table! {
     trust_head (id) {
         id -> Integer,
         revision -> BigInt,
+        registry -> BigInt,
     }
 }
 
@@ -118,6 +137,7 @@ diesel::table! {
         version -> Nullable<BigInt>,
         create_time -> DbTime,
         expire_time -> DbTime,
+        kid -> Nullable<Text>,
     }
 }
 
@@ -137,6 +157,53 @@ diesel::table! {
         address -> Text,
         user_agent -> Text,
         request_id -> Text,
+        target_name -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Nullable, Text};
+    use crate::models::columns::{DbTime, DbUuid};
+
+    audiences (id) {
+        id -> DbUuid,
+        name -> Text,
+        display_name -> Text,
+        signing -> Text,
+        encryption_jwk -> Nullable<Text>,
+        create_time -> DbTime,
+        update_time -> DbTime,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Binary, Text};
+    use crate::models::columns::{DbTime, DbUuid};
+
+    audience_secrets (kid) {
+        kid -> Text,
+        audience_id -> DbUuid,
+        sealed -> Binary,
+        create_time -> DbTime,
+        activate_time -> DbTime,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Nullable, Text};
+    use crate::models::columns::{DbTime, DbUuid};
+
+    trusted_issuers (id) {
+        id -> DbUuid,
+        issuer -> Text,
+        display_name -> Text,
+        jwks_url -> Nullable<Text>,
+        jwks_json -> Nullable<Text>,
+        audiences -> Text,
+        algorithms -> Text,
+        claim_mapping -> Text,
+        create_time -> DbTime,
+        update_time -> DbTime,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable,
-    SelectableHelper,
+    BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension,
+    QueryDsl, Queryable, Selectable, SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::domain::{
     Inconsistent,
+    algorithm::Algorithm,
     claims::Profile,
     device::Device,
     session::{End, EndReason, Session},
@@ -136,30 +137,39 @@ pub struct Maker {
     pub session: Session,
     /// What its refresh tokens' tags are derived with.
     pub salt: Vec<u8>,
-    /// The algorithm of its key.
-    pub algorithm: String,
-    /// Its key, sealed.
+    /// Its own key, where it has one.
+    pub key: Option<SealedKey>,
+}
+
+type AlgorithmAndKey = (String, Vec<u8>);
+
+/// The private half of a session's key.
+pub struct SealedKey {
+    /// What it signs with.
+    pub algorithm: Algorithm,
+    /// The key, sealed.
     pub sealed_private_key: Vec<u8>,
 }
 
 /// What tokens of this session are made with.
 pub async fn find_maker(conn: &mut Conn, id: Uuid) -> Stored<Option<Maker>> {
-    let found: Option<(Row, Vec<u8>, String, Vec<u8>)> = on!(conn, c => {
+    let found: Option<(Row, Vec<u8>, Option<AlgorithmAndKey>)> = on!(conn, c => {
+        let key = (session_keys::algorithm, session_keys::sealed_private_key);
         sessions::table
-            .inner_join(session_keys::table)
+            .left_join(session_keys::table)
             .filter(sessions::id.eq(IdCol(id)))
-            .select((
-                Row::as_select(),
-                sessions::salt,
-                session_keys::algorithm,
-                session_keys::sealed_private_key,
-            ))
+            .select((Row::as_select(), sessions::salt, key.nullable()))
             .first(c)
             .await
             .optional()
     })?;
-    let Some((row, salt, algorithm, sealed_private_key)) = found else { return Ok(None) };
-    Ok(Some(Maker { session: row.try_into()?, salt, algorithm, sealed_private_key }))
+    let Some((row, salt, key)) = found else { return Ok(None) };
+    let open = |(algorithm, sealed_private_key): AlgorithmAndKey| {
+        let broken = Inconsistent { table: "session_keys", column: "algorithm" };
+        let algorithm = algorithm.parse().map_err(|_| broken)?;
+        Ok::<_, Inconsistent>(SealedKey { algorithm, sealed_private_key })
+    };
+    Ok(Some(Maker { session: row.try_into()?, salt, key: key.map(open).transpose()? }))
 }
 
 /// A step along the refresh chain.

@@ -1,7 +1,8 @@
 //! The table `tenants`.
 
 use diesel::{
-    ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper,
+    BoolExpressionMethods, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable,
+    SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -12,7 +13,11 @@ use super::{
     on,
     schema::tenants,
 };
-use crate::domain::tenant::Tenant;
+use crate::domain::{
+    Inconsistent,
+    algorithm::Algorithm,
+    tenant::{Tenant, TenantSigning},
+};
 
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = tenants)]
@@ -21,6 +26,17 @@ struct Row {
     name: String,
     display_name: String,
     create_time: TimeCol,
+    algorithm: Option<String>,
+    session_algorithm: Option<String>,
+}
+
+fn algorithm_text(algorithm: Option<Algorithm>) -> Option<String> {
+    algorithm.map(|algorithm| algorithm.as_str().to_owned())
+}
+
+fn algorithm(column: &'static str, text: Option<String>) -> Result<Option<Algorithm>, Inconsistent> {
+    let parsed = text.map(|text| text.parse()).transpose();
+    parsed.map_err(|_| Inconsistent { table: "tenants", column })
 }
 
 impl From<&Tenant> for Row {
@@ -30,13 +46,26 @@ impl From<&Tenant> for Row {
             name: tenant.name.clone(),
             display_name: tenant.display_name.clone(),
             create_time: TimeCol(tenant.create_time),
+            algorithm: algorithm_text(tenant.signing.algorithm),
+            session_algorithm: algorithm_text(tenant.signing.session_algorithm),
         }
     }
 }
 
-impl From<Row> for Tenant {
-    fn from(row: Row) -> Self {
-        Self { id: row.id.0, name: row.name, display_name: row.display_name, create_time: row.create_time.0 }
+impl TryFrom<Row> for Tenant {
+    type Error = Inconsistent;
+
+    fn try_from(row: Row) -> Result<Self, Inconsistent> {
+        Ok(Self {
+            id: row.id.0,
+            name: row.name,
+            display_name: row.display_name,
+            create_time: row.create_time.0,
+            signing: TenantSigning {
+                algorithm: algorithm("algorithm", row.algorithm)?,
+                session_algorithm: algorithm("session_algorithm", row.session_algorithm)?,
+            },
+        })
     }
 }
 
@@ -61,7 +90,7 @@ pub async fn find(conn: &mut Conn, id: Uuid) -> Stored<Option<Tenant>> {
     let row: Option<Row> = on!(conn, c => {
         tenants::table.find(IdCol(id)).select(Row::as_select()).first(c).await.optional()
     })?;
-    Ok(row.map(Tenant::from))
+    Ok(row.map(Tenant::try_from).transpose()?)
 }
 
 /// The tenant with this name.
@@ -69,7 +98,7 @@ pub async fn find_by_name(conn: &mut Conn, name: &str) -> Stored<Option<Tenant>>
     let row: Option<Row> = on!(conn, c => {
         tenants::table.filter(tenants::name.eq(name)).select(Row::as_select()).first(c).await.optional()
     })?;
-    Ok(row.map(Tenant::from))
+    Ok(row.map(Tenant::try_from).transpose()?)
 }
 
 /// Tenants, newest first.
@@ -83,5 +112,27 @@ pub async fn list(conn: &mut Conn, slice: Slice) -> Stored<Vec<Tenant>> {
             .load(c)
             .await
     })?;
-    Ok(rows.into_iter().map(Tenant::from).collect())
+    rows.into_iter().map(|row| Ok(row.try_into()?)).collect()
+}
+
+/// Writes what can be changed of a tenant; says whether it is there.
+pub async fn update(conn: &mut Conn, tenant: &Tenant) -> Stored<bool> {
+    let changed = on!(conn, c => {
+        let update = diesel::update(tenants::table.find(IdCol(tenant.id))).set((
+            tenants::display_name.eq(&tenant.display_name),
+            tenants::algorithm.eq(algorithm_text(tenant.signing.algorithm)),
+            tenants::session_algorithm.eq(algorithm_text(tenant.signing.session_algorithm)),
+        ));
+        Cached(update).execute(c).await
+    })?;
+    Ok(changed == 1)
+}
+
+/// The tenants that have algorithms of their own.
+pub async fn list_own_signing(conn: &mut Conn) -> Stored<Vec<Tenant>> {
+    let rows: Vec<Row> = on!(conn, c => {
+        let has_own = tenants::algorithm.is_not_null().or(tenants::session_algorithm.is_not_null());
+        tenants::table.filter(has_own).select(Row::as_select()).load(c).await
+    })?;
+    rows.into_iter().map(|row| Ok(row.try_into()?)).collect()
 }

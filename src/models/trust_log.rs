@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::{ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
+use uuid::Uuid;
 
 use super::{
     Cached, Conn, Stored,
@@ -10,10 +11,11 @@ use super::{
     on,
     schema::{trust_head, trust_log},
 };
-use crate::domain::trust::Revocation;
+use crate::domain::trust::{Revocation, TrustChange};
 
 const SESSION: &str = "session";
 const USER_VERSION: &str = "user_version";
+const ISSUER_KEY: &str = "issuer_key";
 
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = trust_log)]
@@ -24,6 +26,16 @@ struct Row {
     version: Option<i64>,
     create_time: TimeCol,
     expire_time: TimeCol,
+    kid: Option<String>,
+}
+
+/// How far the log and what admins register have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The newest revision.
+    pub revision: i64,
+    /// Greater with each change of what admins register.
+    pub registry: i64,
 }
 
 /// An entry of the log.
@@ -32,32 +44,50 @@ pub struct Entry {
     /// Its place in the log.
     pub revision: i64,
     /// What it says; `None` where a newer release says what this one doesn't understand.
-    pub revocation: Option<Revocation>,
+    pub change: Option<TrustChange>,
     /// When nothing that it concerns can be alive any more.
     pub expire_time: DateTime<Utc>,
 }
 
 impl From<Row> for Entry {
     fn from(row: Row) -> Self {
-        let revocation = match (row.kind.as_str(), row.version) {
-            (SESSION, None) => Some(Revocation::Session(row.subject.0)),
-            (USER_VERSION, Some(version)) => {
-                Some(Revocation::UserVersion { user_id: row.subject.0, version })
+        let revoked = |revocation| Some(TrustChange::Revoked(revocation));
+        let change = match (row.kind.as_str(), row.version, row.kid) {
+            (SESSION, None, None) => revoked(Revocation::Session(row.subject.0)),
+            (USER_VERSION, Some(version), None) => {
+                revoked(Revocation::UserVersion { user_id: row.subject.0, version })
             }
+            (ISSUER_KEY, None, Some(kid)) => Some(TrustChange::IssuerKey(kid)),
             _ => None,
         };
-        Self { revision: row.revision, revocation, expire_time: row.expire_time.0 }
+        Self { revision: row.revision, change, expire_time: row.expire_time.0 }
     }
+}
+
+/// Keeps others from changing issuer keys, and from appending, until the transaction ends.
+pub async fn hold(conn: &mut Conn) -> Stored<()> {
+    on!(conn, c => {
+        diesel::update(trust_head::table).set(trust_head::revision.eq(trust_head::revision)).execute(c).await
+    })?;
+    Ok(())
+}
+
+/// Says that something which admins register has changed.
+pub async fn raise_registry(conn: &mut Conn) -> Stored<()> {
+    on!(conn, c => {
+        diesel::update(trust_head::table).set(trust_head::registry.eq(trust_head::registry + 1)).execute(c).await
+    })?;
+    Ok(())
 }
 
 /// Appends entries. Holds the head of the log until the transaction ends: nothing slow may follow.
 pub async fn append(
     conn: &mut Conn,
-    revocations: &[Revocation],
+    changes: &[TrustChange],
     now: DateTime<Utc>,
     expire_time: DateTime<Utc>,
 ) -> Stored<()> {
-    let count = i64::try_from(revocations.len()).unwrap_or(i64::MAX);
+    let count = i64::try_from(changes.len()).unwrap_or(i64::MAX);
     if count == 0 {
         return Ok(());
     }
@@ -66,10 +96,13 @@ pub async fn append(
             .set(trust_head::revision.eq(trust_head::revision + count));
         Cached(update.returning(trust_head::revision)).get_result(c).await
     })?;
-    for (revision, revocation) in (head - count + 1..).zip(revocations) {
-        let (kind, subject, version) = match *revocation {
-            Revocation::Session(id) => (SESSION, id, None),
-            Revocation::UserVersion { user_id, version } => (USER_VERSION, user_id, Some(version)),
+    for (revision, change) in (head - count + 1..).zip(changes) {
+        let (kind, subject, version, kid) = match change {
+            TrustChange::Revoked(Revocation::Session(id)) => (SESSION, *id, None, None),
+            TrustChange::Revoked(Revocation::UserVersion { user_id, version }) => {
+                (USER_VERSION, *user_id, Some(*version), None)
+            }
+            TrustChange::IssuerKey(kid) => (ISSUER_KEY, Uuid::nil(), None, Some(kid.clone())),
         };
         let row = Row {
             revision,
@@ -78,15 +111,19 @@ pub async fn append(
             version,
             create_time: TimeCol(now),
             expire_time: TimeCol(expire_time),
+            kid,
         };
         on!(conn, c => Cached(diesel::insert_into(trust_log::table).values(&row)).execute(c).await)?;
     }
     Ok(())
 }
 
-/// The newest revision.
-pub async fn head(conn: &mut Conn) -> Stored<i64> {
-    Ok(on!(conn, c => trust_head::table.select(trust_head::revision).first(c).await)?)
+/// How far it has come.
+pub async fn head(conn: &mut Conn) -> Stored<Head> {
+    let (revision, registry): (i64, i64) = on!(conn, c => {
+        trust_head::table.select((trust_head::revision, trust_head::registry)).first(c).await
+    })?;
+    Ok(Head { revision, registry })
 }
 
 /// Up to `limit` entries after `revision`, in their order; only those that concern what may be alive `now`.

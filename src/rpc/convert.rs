@@ -6,12 +6,15 @@ use prost_types::Timestamp;
 use secrecy::ExposeSecret;
 
 use crate::{
-    app::IssuedTokens,
+    app::{IssuedTokens, issuer_keys::KeyInfo},
     domain::{
         self,
+        algorithm::Algorithm,
         claims::Claims,
         device::Device,
+        issuer_key::Life,
         session::{Session, State},
+        tenant::TenantSigning,
     },
     proto,
 };
@@ -164,7 +167,45 @@ pub(super) fn tenant(tenant: domain::tenant::Tenant) -> proto::Tenant {
         name: tenant.name,
         display_name: tenant.display_name,
         create_time: timestamp(tenant.create_time),
+        signing: tenant_signing(tenant.signing),
     }
+}
+
+fn tenant_signing(signing: TenantSigning) -> Option<proto::TenantSigning> {
+    let name = |algorithm: Option<Algorithm>| algorithm.map(|a| a.as_str().to_owned()).unwrap_or_default();
+    (signing != TenantSigning::default()).then(|| proto::TenantSigning {
+        algorithm: name(signing.algorithm),
+        session_algorithm: name(signing.session_algorithm),
+    })
+}
+
+pub(super) fn issuer_key(info: KeyInfo) -> proto::IssuerKey {
+    let KeyInfo { key, ready_time, forget_time } = info;
+    let mut told = proto::IssuerKey {
+        kid: key.kid,
+        algorithm: key.algorithm.as_str().to_owned(),
+        create_time: timestamp(key.create_time),
+        ready_time: timestamp(ready_time),
+        forget_time: forget_time.and_then(timestamp),
+        ..proto::IssuerKey::default()
+    };
+    match key.life {
+        Life::Prepared => told.set_state(proto::KeyState::Prepared),
+        Life::Active { since, until } => {
+            told.set_state(proto::KeyState::Active);
+            told.activate_time = timestamp(since);
+            told.expire_time = until.and_then(timestamp);
+        }
+        Life::Retired { since } => {
+            told.set_state(proto::KeyState::Retired);
+            told.retire_time = timestamp(since);
+        }
+        Life::Revoked { since } => {
+            told.set_state(proto::KeyState::Revoked);
+            told.revoke_time = timestamp(since);
+        }
+    }
+    told
 }
 
 pub(super) fn event(event: domain::audit::Event) -> proto::AuditEvent {
@@ -182,6 +223,7 @@ pub(super) fn event(event: domain::audit::Event) -> proto::AuditEvent {
         actor_id: event.actor_id.map(|id| id.to_string()).unwrap_or_default(),
         target_type: event.target_type,
         target_id: event.target_id.map(|id| id.to_string()).unwrap_or_default(),
+        target_name: event.target_name.unwrap_or_default(),
         address: event.origin.address,
         user_agent: event.origin.user_agent,
         request_id: event.origin.request_id,

@@ -4,14 +4,11 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert;
+use super::{convert, parse};
 use crate::{
-    app::{App, Error, public_keys},
+    app::{App, Error, issuer_keys, public_keys},
     proto::{self, keys_server::Keys},
 };
-
-/// How long a caller may keep the issuer's keys, in seconds: half of what a key is published before it signs.
-const REFRESH_HINT: i64 = 300;
 
 pub(super) struct Service(pub(super) Arc<App>);
 
@@ -19,15 +16,21 @@ pub(super) struct Service(pub(super) Arc<App>);
 impl Keys for Service {
     async fn get_jwks(
         &self,
-        _request: Request<proto::GetJwksRequest>,
+        request: Request<proto::GetJwksRequest>,
     ) -> Result<Response<proto::GetJwksResponse>, Status> {
+        let known_revision = request.into_inner().known_revision;
         let found = public_keys::issuer_keys(&self.0);
-        Ok(Response::new(proto::GetJwksResponse {
-            keys: found.keys.iter().map(convert::jwk).collect(),
-            jwks_json: found.json.to_owned(),
+        let mut reply = proto::GetJwksResponse {
             revision: found.revision,
-            refresh_hint: Some(prost_types::Duration { seconds: REFRESH_HINT, nanos: 0 }),
-        }))
+            refresh_hint: prost_types::Duration::try_from(found.refresh_hint).ok(),
+            unchanged: known_revision > 0 && found.are_known_since(known_revision),
+            ..Default::default()
+        };
+        if !reply.unchanged {
+            reply.keys = found.ring.published().iter().map(convert::jwk).collect();
+            found.ring.json().clone_into(&mut reply.jwks_json);
+        }
+        Ok(Response::new(reply))
     }
 
     async fn get_jwk(
@@ -42,6 +45,48 @@ impl Keys for Service {
             jwk_json,
             endorsement: endorsement.unwrap_or_default(),
             endorsement_expire_time: expire_time.and_then(convert::timestamp),
+        }))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<proto::ListKeysRequest>,
+    ) -> Result<Response<proto::ListKeysResponse>, Status> {
+        let (caller, ..) = parse::open_known(request)?;
+        let keys = issuer_keys::list(&self.0, &caller).await?;
+        Ok(Response::new(proto::ListKeysResponse {
+            keys: keys.into_iter().map(convert::issuer_key).collect(),
+        }))
+    }
+
+    async fn prepare_key(
+        &self,
+        request: Request<proto::PrepareKeyRequest>,
+    ) -> Result<Response<proto::PrepareKeyResponse>, Status> {
+        let (caller, origin, message) = parse::open_known(request)?;
+        let algorithm = parse::maybe_algorithm("algorithm", &message.algorithm)?;
+        let key = issuer_keys::prepare(&self.0, &caller, algorithm, &origin).await?;
+        Ok(Response::new(proto::PrepareKeyResponse { key: Some(convert::issuer_key(key)) }))
+    }
+
+    async fn activate_key(
+        &self,
+        request: Request<proto::ActivateKeyRequest>,
+    ) -> Result<Response<proto::ActivateKeyResponse>, Status> {
+        let (caller, origin, message) = parse::open_known(request)?;
+        let key = issuer_keys::activate(&self.0, &caller, &message.kid, &origin).await?;
+        Ok(Response::new(proto::ActivateKeyResponse { key: Some(convert::issuer_key(key)) }))
+    }
+
+    async fn revoke_key(
+        &self,
+        request: Request<proto::RevokeKeyRequest>,
+    ) -> Result<Response<proto::RevokeKeyResponse>, Status> {
+        let (caller, origin, message) = parse::open_known(request)?;
+        let (key, successor) = issuer_keys::revoke(&self.0, &caller, &message.kid, &origin).await?;
+        Ok(Response::new(proto::RevokeKeyResponse {
+            key: Some(convert::issuer_key(key)),
+            successor: successor.map(convert::issuer_key),
         }))
     }
 }

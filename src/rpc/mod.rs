@@ -31,10 +31,13 @@ use crate::{
 /// The largest request message, in bytes. No field of the contract comes near it.
 const MAX_REQUEST: usize = 64 * 1024;
 
+/// The service whose calls need signatures.
+pub const AUTH: &str = "tessera.v1.Auth";
+
 /// The services of the contract by their full names.
 pub const SERVICES: [&str; 6] = [
     "tessera.v1.Audit",
-    "tessera.v1.Auth",
+    AUTH,
     "tessera.v1.Keys",
     "tessera.v1.Session",
     "tessera.v1.Tenants",

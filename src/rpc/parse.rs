@@ -7,7 +7,12 @@ use uuid::Uuid;
 
 use crate::{
     app::{Caller, Error, Page, login::Wishes},
-    domain::{InvalidField, audit::Origin, device, text},
+    domain::{
+        InvalidField,
+        algorithm::{Algorithm, UnknownAlgorithm},
+        audit::Origin,
+        device, text,
+    },
     proto,
 };
 
@@ -34,6 +39,16 @@ pub(super) fn id(field: &'static str, text: &str) -> Result<Uuid, InvalidField> 
 /// An id that may be left out.
 pub(super) fn maybe_id(field: &'static str, text: &str) -> Result<Option<Uuid>, InvalidField> {
     if text.is_empty() { Ok(None) } else { id(field, text).map(Some) }
+}
+
+/// A signature algorithm that may be left out.
+pub(super) fn maybe_algorithm(field: &'static str, name: &str) -> Result<Option<Algorithm>, InvalidField> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let algorithm =
+        name.parse().map_err(|error: UnknownAlgorithm| InvalidField::new(field, format!("is {error}")))?;
+    Ok(Some(algorithm))
 }
 
 /// A password in the one form that is hashed. Not logged, not repeated in an error.

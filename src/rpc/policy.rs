@@ -14,7 +14,7 @@ pub enum Who {
 }
 
 /// The path of each method and who may call it.
-pub const TABLE: [(&str, Who); 28] = [
+pub const TABLE: [(&str, Who); 33] = [
     ("/grpc.health.v1.Health/Check", Who::Anyone),
     ("/grpc.health.v1.Health/List", Who::Anyone),
     ("/grpc.health.v1.Health/Watch", Who::Anyone),
@@ -28,8 +28,12 @@ pub const TABLE: [(&str, Who); 28] = [
     ("/tessera.v1.Auth/Refresh", Who::Anyone),
     ("/tessera.v1.Auth/SignUp", Who::Anyone),
     ("/tessera.v1.Auth/VerifyToken", Who::Anyone),
+    ("/tessera.v1.Keys/ActivateKey", Who::Admin),
     ("/tessera.v1.Keys/GetJwk", Who::Anyone),
     ("/tessera.v1.Keys/GetJwks", Who::Anyone),
+    ("/tessera.v1.Keys/ListKeys", Who::Admin),
+    ("/tessera.v1.Keys/PrepareKey", Who::Admin),
+    ("/tessera.v1.Keys/RevokeKey", Who::Admin),
     ("/tessera.v1.Session/GetSession", Who::User),
     ("/tessera.v1.Session/ListSessions", Who::User),
     ("/tessera.v1.Session/RevokeSession", Who::User),
@@ -37,6 +41,7 @@ pub const TABLE: [(&str, Who); 28] = [
     ("/tessera.v1.Tenants/CreateTenant", Who::Admin),
     ("/tessera.v1.Tenants/GetTenant", Who::Admin),
     ("/tessera.v1.Tenants/ListTenants", Who::Admin),
+    ("/tessera.v1.Tenants/UpdateTenant", Who::Admin),
     ("/tessera.v1.Users/CreateUser", Who::Admin),
     ("/tessera.v1.Users/DisableUser", Who::Admin),
     ("/tessera.v1.Users/EnableUser", Who::Admin),

@@ -23,7 +23,7 @@ impl From<Error> for Status {
             Error::Invalid(InvalidField { field, problem }) => {
                 details.add_bad_request_violation(*field, problem);
             }
-            Error::Overloaded | Error::StoreUnavailable(_) => {
+            Error::Overloaded | Error::NoSpareKey | Error::CannotSign(_) | Error::StoreUnavailable(_) => {
                 details.set_retry_info(Some(RETRY_AFTER));
             }
             _ => {}
@@ -47,6 +47,7 @@ impl From<InvalidField> for Status {
 fn told(error: Error) -> String {
     match error {
         Error::TokenInvalid(_) => "the token is not valid here".to_owned(),
+        Error::CannotSign(_) => "nothing can be signed for now; try again".to_owned(),
         Error::StoreUnavailable(_) => "the database is away; try again".to_owned(),
         Error::Sealed(_) | Error::Internal(_) => "internal error".to_owned(),
         error => error.to_string(),
@@ -69,8 +70,9 @@ const fn code(error: &Error) -> Code {
         Error::NotFound(_) => Code::NotFound,
         Error::AlreadyExists(_) => Code::AlreadyExists,
         Error::Conflict => Code::Aborted,
-        Error::Overloaded => Code::ResourceExhausted,
-        Error::StoreUnavailable(_) => Code::Unavailable,
+        Error::Overloaded | Error::NoSpareKey => Code::ResourceExhausted,
+        Error::OutOfOrder(_) => Code::FailedPrecondition,
+        Error::CannotSign(_) | Error::StoreUnavailable(_) => Code::Unavailable,
         Error::Sealed(_) | Error::Internal(_) => Code::Internal,
     }
 }

@@ -10,7 +10,11 @@ use crate::{
         App,
         tenants::{self, Which},
     },
-    domain::{InvalidField, tenant, text},
+    domain::{
+        InvalidField,
+        tenant::{self, TenantSigning},
+        text,
+    },
     proto::{self, tenants_server::Tenants},
 };
 
@@ -38,6 +42,21 @@ impl Tenants for Service {
         Ok(Response::new(proto::GetTenantResponse { tenant: Some(convert::tenant(tenant)) }))
     }
 
+    async fn update_tenant(
+        &self,
+        request: Request<proto::UpdateTenantRequest>,
+    ) -> Result<Response<proto::UpdateTenantResponse>, Status> {
+        let (caller, origin, message) = parse::open_known(request)?;
+        let id = parse::id("tenant_id", &message.tenant_id)?;
+        let display_name = message.display_name.as_deref();
+        let changes = tenants::Changes {
+            display_name: display_name.map(|name| text::shown("display_name", name, 128)).transpose()?,
+            signing: message.signing.as_ref().map(signing).transpose()?,
+        };
+        let tenant = tenants::update(&self.0, &caller, id, changes, &origin).await?;
+        Ok(Response::new(proto::UpdateTenantResponse { tenant: Some(convert::tenant(tenant)) }))
+    }
+
     async fn list_tenants(
         &self,
         request: Request<proto::ListTenantsRequest>,
@@ -50,6 +69,13 @@ impl Tenants for Service {
             next_page_token: parse::next_page_token(found.next),
         }))
     }
+}
+
+fn signing(told: &proto::TenantSigning) -> Result<TenantSigning, InvalidField> {
+    Ok(TenantSigning {
+        algorithm: parse::maybe_algorithm("signing.algorithm", &told.algorithm)?,
+        session_algorithm: parse::maybe_algorithm("signing.session_algorithm", &told.session_algorithm)?,
+    })
 }
 
 fn which(message: proto::GetTenantRequest) -> Result<Which, InvalidField> {

@@ -121,9 +121,9 @@ pub(super) async fn sealer(keks: Keks, store: &Store, rng: &dyn Randomness) -> R
 
 /// The id of the key-encryption key that the issuer's keys are sealed under, where there are any.
 async fn sealed_under(store: &Store) -> Result<Option<String>, StoreError> {
-    let keys = store.read(async |conn| issuer_keys::list_trusted(conn).await).await?;
+    let keys = store.read(async |conn| issuer_keys::list(conn).await).await?;
     let id = |sealed: &[u8]| kek_id(sealed).unwrap_or_default().to_owned();
-    Ok(keys.first().map(|issuer| id(&issuer.key.sealed_private_key)))
+    Ok(keys.first().map(|issuer| id(&issuer.pair.sealed_private_key)))
 }
 
 fn read(path: &Path) -> Result<Sealer, DataDirError> {

@@ -29,7 +29,7 @@ enum Door {
     Root,
 }
 
-const DOORS: [(&str, Door); 23] = [
+const DOORS: [(&str, Door); 28] = [
     ("Audit/ListEvents", Door::Admin),
     ("Auth/ChangePassword", Door::SignedIn),
     ("Auth/Login", Door::Open),
@@ -38,8 +38,12 @@ const DOORS: [(&str, Door); 23] = [
     ("Auth/Refresh", Door::Open),
     ("Auth/SignUp", Door::Open),
     ("Auth/VerifyToken", Door::Open),
+    ("Keys/ActivateKey", Door::Root),
     ("Keys/GetJwk", Door::Open),
     ("Keys/GetJwks", Door::Open),
+    ("Keys/ListKeys", Door::Root),
+    ("Keys/PrepareKey", Door::Root),
+    ("Keys/RevokeKey", Door::Root),
     ("Session/GetSession", Door::User),
     ("Session/ListSessions", Door::User),
     ("Session/RevokeSession", Door::User),
@@ -47,6 +51,7 @@ const DOORS: [(&str, Door); 23] = [
     ("Tenants/CreateTenant", Door::Admin),
     ("Tenants/GetTenant", Door::Admin),
     ("Tenants/ListTenants", Door::Root),
+    ("Tenants/UpdateTenant", Door::Admin),
     ("Users/CreateUser", Door::Admin),
     ("Users/DisableUser", Door::Admin),
     ("Users/EnableUser", Door::Admin),

@@ -95,7 +95,7 @@ async fn grpcio_signs_in_refreshes_verifies_and_logs_out(home: Home) -> Outcome 
 async fn the_verifier_needs_the_issuers_keys_alone(home: Home) -> Outcome {
     let server = home.start().await?;
     let anna = server.anna().await?;
-    let keys = server.keys().get_jwks(GetJwksRequest {}).await?.into_inner();
+    let keys = server.keys().get_jwks(GetJwksRequest::default()).await?.into_inner();
     let verifier = Verifier::from_jwks(&keys.jwks_json)?;
     let expected = |issuer: &str, audience: &str| Expected {
         issuer: issuer.to_owned(),

@@ -41,10 +41,10 @@ async fn every_reply_carries_the_requests_id(home: Home) -> Outcome {
     let id = |metadata: &tonic::metadata::MetadataMap| {
         metadata.get("x-request-id").and_then(|id| Some(id.to_str().ok()?.to_owned())).unwrap_or_default()
     };
-    let reply = server.keys().get_jwks(GetJwksRequest {}).await?;
+    let reply = server.keys().get_jwks(GetJwksRequest::default()).await?;
     assert!(uuid::Uuid::parse_str(&id(reply.metadata())).is_ok());
 
-    let mut request = Request::new(GetJwksRequest {});
+    let mut request = Request::new(GetJwksRequest::default());
     request.metadata_mut().insert("x-request-id", "trace-17".parse()?);
     assert_eq!(id(server.keys().get_jwks(request).await?.metadata()), "trace-17");
 
@@ -67,7 +67,7 @@ async fn the_jwk_set_is_there_over_http(home: Home) -> Outcome {
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(head.contains("content-type: application/jwk-set+json"), "{head}");
     assert!(head.contains("cache-control: public, max-age="), "{head}");
-    assert_eq!(body, server.keys().get_jwks(GetJwksRequest {}).await?.into_inner().jwks_json);
+    assert_eq!(body, server.keys().get_jwks(GetJwksRequest::default()).await?.into_inner().jwks_json);
 
     let kid = "SELECT kid AS first FROM sessions";
     let kid = home.query(kid).await?.pop().ok_or("no session")?;
@@ -159,6 +159,7 @@ async fn the_audit_trail_tells_who_did_what(home: Home) -> Outcome {
         ("login", "", true),
         ("create_user", "", true),
         ("login", "", false),
+        ("activate_key", "", false),
         ("bootstrap", "", false),
     ];
     assert_eq!(told, expected);

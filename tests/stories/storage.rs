@@ -114,7 +114,7 @@ async fn without_the_database_tokens_still_verify_and_it_comes_back_by_itself() 
     );
     let request = VerifyTokenRequest { token: anna.access_token.clone(), ..Default::default() };
     assert!(server.auth().verify_token(request).await?.into_inner().active);
-    assert!(server.keys().get_jwks(GetJwksRequest {}).await.is_ok());
+    assert!(server.keys().get_jwks(GetJwksRequest::default()).await.is_ok());
 
     query_postgres(&maintenance, &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")).await?;
     refresh(&server, &anna.refresh_token).await?;

@@ -105,7 +105,7 @@ async fn a_token_that_is_not_ours_is_inactive(home: Home) -> Outcome {
     let bert = server.admin().await?;
     let (header, claims, signature) = parts(&anna.access_token)?;
     let (others_header, ..) = parts(&bert.access_token)?;
-    let jwks = server.keys().get_jwks(GetJwksRequest {}).await?.into_inner().jwks_json;
+    let jwks = server.keys().get_jwks(GetJwksRequest::default()).await?.into_inner().jwks_json;
 
     let with = |name: &str, value: Value| {
         let mut header = header.clone();
@@ -181,7 +181,7 @@ async fn what_is_no_token_is_malformed(home: Home) -> Outcome {
 async fn the_keys_are_published(home: Home) -> Outcome {
     let server = home.start().await?;
     let anna = server.anna().await?;
-    let reply = server.keys().get_jwks(GetJwksRequest {}).await?.into_inner();
+    let reply = server.keys().get_jwks(GetJwksRequest::default()).await?.into_inner();
     assert_eq!(reply.keys.len(), 1);
     let set: Value = serde_json::from_str(&reply.jwks_json)?;
     assert_eq!(set["keys"][0]["kid"], reply.keys[0].kid);
@@ -233,7 +233,7 @@ async fn strict_asks_the_database(home: Home) -> Outcome {
 
 async fn the_verifier_checks_any_session_with_the_issuers_keys_alone(home: Home) -> Outcome {
     let server = home.start().await?;
-    let jwks = server.keys().get_jwks(GetJwksRequest {}).await?.into_inner().jwks_json;
+    let jwks = server.keys().get_jwks(GetJwksRequest::default()).await?.into_inner().jwks_json;
     let verifier = Verifier::from_jwks(&jwks)?;
     let expected = |issuer: &str, audience: &str| Expected {
         issuer: issuer.to_owned(),

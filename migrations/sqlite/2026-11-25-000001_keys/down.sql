@@ -1,0 +1,13 @@
+ALTER TABLE audit_events DROP COLUMN target_name;
+DROP TABLE trusted_issuers;
+DROP TABLE audience_secrets;
+DROP TABLE audiences;
+DROP TABLE spare_keys;
+ALTER TABLE tenants DROP COLUMN session_algorithm;
+ALTER TABLE tenants DROP COLUMN algorithm;
+ALTER TABLE trust_head DROP COLUMN registry;
+ALTER TABLE trust_log DROP COLUMN kid;
+DROP INDEX issuer_keys_prepared;
+ALTER TABLE issuer_keys DROP COLUMN revoke_time;
+ALTER TABLE issuer_keys DROP COLUMN retire_time;
+ALTER TABLE issuer_keys DROP COLUMN expire_time;
