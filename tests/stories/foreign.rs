@@ -1,7 +1,7 @@
 //! Clients that know nothing of this code: PyJWT, grpcio, grpcurl; and the `verifier` with the issuer's keys alone.
 //! Against the binary, since they look at the real clock.
 
-use std::{env, path::PathBuf, process::Stdio};
+use std::{env, process::Stdio};
 
 use chrono::TimeDelta;
 use tessera::{
@@ -14,7 +14,10 @@ use tokio::{
     process::Command,
 };
 
-use crate::support::{Home, Outcome, PASSWORD, Server, authorized, login_as, process_stories, refresh_with};
+use crate::support::{
+    Home, Outcome, PASSWORD, Server, authorized, client, file, installed, login_as, process_stories,
+    refresh_with, run_client,
+};
 
 process_stories! {
     pyjwt_checks_a_token_with_nothing_but_the_jwks_url,
@@ -25,38 +28,6 @@ process_stories! {
 
 /// The service's own name by default.
 const ISSUER: &str = "http://127.0.0.1:50051";
-
-fn file(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-/// A program of the Python environment that `scripts/test` makes.
-fn client(variable: &str, name: &str) -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| file("target"), PathBuf::from);
-    let path = env::var_os(variable).map_or_else(|| target.join("python/bin").join(name), PathBuf::from);
-    assert!(path.is_file(), "no {}: run scripts/test, which installs it", path.display());
-    path
-}
-
-/// One of the scripts in `tests/clients`.
-fn python(script: &str) -> Command {
-    let mut command = Command::new(client("TESTS_PYTHON", "python"));
-    command
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .arg(file("tests/clients").join(script))
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    command
-}
-
-/// Runs a client to its end; it must be content.
-async fn run(command: &mut Command) -> Outcome {
-    let output = command.output().await?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{said}{complained}", output.status);
-    Ok(())
-}
 
 /// Makes `anna`, and gives the token of a session that she has begun for this audience.
 async fn token_for(server: &Server, audience: &str) -> Result<String, Box<dyn std::error::Error>> {
@@ -72,7 +43,8 @@ async fn pyjwt_checks_a_token_with_nothing_but_the_jwks_url(home: Home) -> Outco
     let token = token_for(&server, "orders").await?;
     let for_another = token_for(&server, "billing").await?;
     let base_url = format!("http://{}", server.address);
-    run(python("pyjwt_jwks_url.py").arg(file("README.md")).args([base_url, token, for_another])).await?;
+    run_client(client("pyjwt_jwks_url.py").arg(file("README.md")).args([base_url, token, for_another]))
+        .await?;
     server.stop().await
 }
 
@@ -80,7 +52,7 @@ async fn pyjwt_walks_the_endorsement_with_the_issuers_keys_alone(home: Home) -> 
     let server = home.start().await?;
     server.anna().await?;
     let token = token_for(&server, "orders").await?;
-    run(python("pyjwt_endorsement.py").args([format!("http://{}", server.address), token])).await?;
+    run_client(client("pyjwt_endorsement.py").args([format!("http://{}", server.address), token])).await?;
     server.stop().await
 }
 
@@ -88,7 +60,8 @@ async fn grpcio_signs_in_refreshes_verifies_and_logs_out(home: Home) -> Outcome 
     let server = home.start().await?;
     let admin = server.admin().await?;
     server.make_user(&admin, "anna").await?;
-    run(python("grpcio_session.py").args([server.address.to_string().as_str(), "anna", PASSWORD])).await?;
+    run_client(client("grpcio_session.py").args([server.address.to_string().as_str(), "anna", PASSWORD]))
+        .await?;
     server.stop().await
 }
 
@@ -172,16 +145,16 @@ async fn grpcurl_follows_the_readme_word_for_word() -> Outcome {
     let reader = tempfile::TempDir::new()?;
     let said_file = reader.path().join("said");
     std::fs::write(&said_file, said)?;
-    let grpcurl = client("TESTS_GRPCURL", "grpcurl");
+    let grpcurl = installed("TESTS_GRPCURL", "python/bin/grpcurl");
     let mut path = grpcurl.parent().ok_or("it lies in a folder")?.as_os_str().to_owned();
     path.push(":");
     path.push(env::var_os("PATH").unwrap_or_default());
-    let mut tour = python("tour.py");
+    let mut tour = client("tour.py");
     tour.current_dir(reader.path()).env("PATH", path).arg(file("README.md")).arg(address).arg(said_file);
     if env::var_os("TESTS_WRITE_README").is_some() {
         tour.arg("--write");
     }
-    run(&mut tour).await?;
+    run_client(&mut tour).await?;
 
     let pid = server.id().ok_or("it has ended before")?;
     assert!(Command::new("kill").arg(pid.to_string()).status().await?.success());

@@ -3,11 +3,13 @@
 //!
 //! `stories!` makes of each story a test for each kind of home.
 
+mod clients;
 mod clock;
 mod people;
 mod postgres;
 mod server;
 
+pub use clients::{client, file, installed, run_client};
 pub use clock::TestClock;
 pub use people::{
     ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refresh_with, refusal,
