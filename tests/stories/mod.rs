@@ -14,3 +14,4 @@ mod tls;
 mod tokens;
 mod trust;
 mod users;
+mod verifiers;
