@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     error::Error,
     net::{SocketAddr, TcpListener},
+    process::Stdio,
 };
 
 use chrono::TimeDelta;
@@ -15,6 +16,7 @@ use tessera::{
     domain::algorithm::Algorithm,
     verifier::{Expected, Verifier},
 };
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::support::{
     Envoy, Forge, Home, Key, Outcome, PASSWORD, Provider, Server, client, login_as, parts_of, run_client,
@@ -22,6 +24,7 @@ use crate::support::{
 };
 
 story!(with_the_default_settings, sqlite: BinarySqlite);
+story!(a_kept_jwks_checks_one_token_after_another, sqlite: BinarySqlite);
 
 /// The service's own name by default.
 const ISSUER: &str = "http://127.0.0.1:50051";
@@ -331,4 +334,46 @@ async fn check_with_envoy(jwks_address: SocketAddr, jwks_path: &str, case: &Case
         assert!(matches!(answer.status, 401 | 403), "{name}: {answer:?}");
     }
     Ok(())
+}
+
+/// Starts a client that answers line by line, tells it two good tokens and a bad one, and ends its input.
+async fn a_kept_jwks_checks_one_token_after_another(home: Home) -> Outcome {
+    let server = home.start().await?;
+    server.anna().await?;
+    let (header, claims) = parts_of(&token_for_orders(&server).await?)?;
+    let issuer = Forge::of(&home)?.issuer_key(&endorsed_by(&header)?).await?;
+    // As the service will sign tokens with the issuer's key.
+    let header = with(&header, &json!({"kid": issuer.kid(), "skc": null}));
+    let good = issuer.sign(&header, &claims)?;
+    let bad = issuer.sign(&header, &with(&claims, &json!({"aud": ["billing"]})))?;
+    let jwks_url = format!("http://{}{JWKS_PATH}", server.address);
+
+    for script in ["keep_checking.py", "keep_checking.mjs"] {
+        for (tokens, end, code) in [
+            (&[&good, &good][..], "2 checked, 0 refused, 1 keys seen", 0),
+            (&[&good, &bad, &good][..], "3 checked, 1 refused, 1 keys seen", 1),
+        ] {
+            let algorithm = issuer.algorithm().as_str();
+            let mut process = client(script)
+                .args([&jwks_url, ISSUER, AUDIENCE, algorithm, "60", "60"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()?;
+            let mut input = process.stdin.take().ok_or("its input is piped")?;
+            let mut answers = BufReader::new(process.stdout.take().ok_or("its output is piped")?).lines();
+            for token in tokens {
+                input.write_all(format!("{token}\n").as_bytes()).await?;
+                let answer = answers.next_line().await?.ok_or("no answer")?;
+                if *token == &good {
+                    assert_eq!(answer, format!("ok {}", issuer.kid()), "{script}");
+                } else {
+                    assert!(answer.starts_with("refused "), "{script}: {answer}");
+                }
+            }
+            drop(input);
+            assert_eq!(answers.next_line().await?.as_deref(), Some(end), "{script}");
+            assert_eq!(process.wait().await?.code(), Some(code), "{script}");
+        }
+    }
+    server.stop().await
 }
