@@ -10,6 +10,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
+use futures_util::future::try_join;
 use serde_json::{Value, json};
 use tessera::{
     clock::{Clock, SystemClock},
@@ -19,12 +20,13 @@ use tessera::{
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::support::{
-    Envoy, Forge, Home, Key, Outcome, PASSWORD, Provider, Server, client, login_as, parts_of, run_client,
-    sign_hs256, story, unsigned,
+    Envoy, Forge, Home, Key, Outcome, PASSWORD, Provider, Server, client, login_as, parts_of, run,
+    run_client, sign_hs256, story, unsigned,
 };
 
 story!(with_the_default_settings, sqlite: BinarySqlite);
 story!(a_kept_jwks_checks_one_token_after_another, sqlite: BinarySqlite);
+story!(encrypted_tokens_are_opened_and_checked, sqlite: BinarySqlite);
 
 /// The service's own name by default.
 const ISSUER: &str = "http://127.0.0.1:50051";
@@ -375,5 +377,46 @@ async fn a_kept_jwks_checks_one_token_after_another(home: Home) -> Outcome {
             assert_eq!(process.wait().await?.code(), Some(code), "{script}");
         }
     }
+    server.stop().await
+}
+
+/// What is encrypted for a service, it alone reads. Encrypted by the test, as long as no server does.
+async fn encrypted_tokens_are_opened_and_checked(home: Home) -> Outcome {
+    let server = home.start().await?;
+    server.anna().await?;
+    let token = token_for_orders(&server).await?;
+    let (_, claims) = parts_of(&token)?;
+    let folder = home.dir().join("encrypted");
+    std::fs::create_dir(&folder)?;
+    run_client(client("encrypted_tokens.py").arg(&folder).arg(&token)).await?;
+
+    let jwks_url = format!("http://{}{JWKS_PATH}", server.address);
+    let decrypt = async |script: &str, algorithm: &str, name: &str| {
+        let mut decrypt = client(script);
+        decrypt.arg(folder.join(format!("{algorithm}.jwk"))).arg(folder.join(name));
+        decrypt.args([&jwks_url, ISSUER, AUDIENCE]);
+        run(decrypt).await
+    };
+    let mut tried = 0;
+    for entry in std::fs::read_dir(&folder)? {
+        let name = entry?.file_name().into_string().map_err(|_| "not UTF-8")?;
+        let (algorithm, kind) = name.split_once('.').ok_or("no kind")?;
+        if kind == "jwk" {
+            continue;
+        }
+        let python = decrypt("decrypt.py", algorithm, &name);
+        let (python, node) = try_join(python, decrypt("decrypt.mjs", algorithm, &name)).await?;
+        for ended in [python, node] {
+            if kind.starts_with("good") {
+                assert_eq!(ended.code, Some(0), "{name}: {}", ended.stderr);
+                assert_eq!(serde_json::from_str::<Value>(&ended.stdout)?, claims, "{name}");
+            } else {
+                assert!(ended.stderr.starts_with("refused: "), "{name}: {}", ended.stderr);
+                assert_eq!(ended.code, Some(1), "{name}");
+            }
+        }
+        tried += 1;
+    }
+    assert_eq!(tried, 14, "every file");
     server.stop().await
 }
