@@ -1,9 +1,11 @@
 //! Secret bytes: randomness, password hashing, key generation, signing, sealing, refresh-token tags.
-//! The primitives are aws-lc-rs's and argon2's; the `rsa` crate makes RSA keys and never signs.
+//! The primitives are aws-lc-rs's and argon2's; the `rsa` crate makes RSA keys and never signs; jose-rs encrypts
+//! tokens.
 //!
 //! Must not enter: the database, tonic, configuration files.
 
 pub mod digest;
+pub mod encryption;
 pub mod making;
 pub mod passwords;
 pub mod random;

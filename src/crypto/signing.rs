@@ -16,7 +16,7 @@ use jsonwebtoken::jwk::{
     Jwk, KeyAlgorithm, OctetKeyPairParameters, OctetKeyPairType, PublicKeyUse, RSAKeyParameters, RSAKeyType,
     ThumbprintHash,
 };
-use rsa::pkcs8::EncodePrivateKey;
+use rsa::{RsaPrivateKey, pkcs8::EncodePrivateKey, rand_core::UnwrapErr};
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::Serialize;
 
@@ -75,7 +75,9 @@ impl NewKey {
                 document.as_ref().to_vec().into()
             }
             Algorithm::Rs256 | Algorithm::Ps256 => {
-                let key = rsa::PrivateKey::new(&mut ForRsa(rng), rsa_bits).map_err(|_| failed)?;
+                // This release of `rsa` takes only a generator that can't fail, so a system without
+                // randomness ends the thread.
+                let key = RsaPrivateKey::new(&mut UnwrapErr(ForRsa(rng)), rsa_bits).map_err(|_| failed)?;
                 key.to_pkcs8_der().map_err(|_| failed)?.as_bytes().to_vec().into()
             }
         };

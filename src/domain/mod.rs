@@ -9,6 +9,8 @@ pub mod audit;
 pub mod claims;
 #[cfg(feature = "server")]
 pub mod device;
+#[cfg(feature = "encryption")]
+pub mod encryption;
 #[cfg(feature = "server")]
 pub mod issuer_key;
 #[cfg(feature = "server")]

@@ -6,7 +6,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use super::{PublicKey, Refusal};
 
 /// The longest token that is looked at, in bytes.
-const MAX_TOKEN_LEN: usize = 16 * 1024;
+pub(super) const MAX_TOKEN_LEN: usize = 16 * 1024;
 
 #[derive(Deserialize)]
 struct Header {

@@ -5,6 +5,8 @@
 //!
 //! Must not enter: anything of the server. It knows [`crate::domain`]'s claims and the generated contract.
 
+#[cfg(feature = "encryption")]
+mod decryption;
 mod header;
 mod key;
 mod trust;
@@ -18,6 +20,8 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims, ENDORSEMENT_TYPE, Endorsement};
+#[cfg(feature = "encryption")]
+pub use decryption::DecryptionKey;
 use header::Parts;
 pub use key::{BadKey, PublicKey};
 pub use trust::TrustState;
@@ -61,6 +65,8 @@ pub struct Verifier {
     issuer_keys: RwLock<Arc<[PublicKey]>>,
     endorsed: Cache<String, Arc<EndorsedKey>>,
     trust: TrustState,
+    #[cfg(feature = "encryption")]
+    decryption: decryption::Decryption,
 }
 
 /// A session key that an issuer key vouches for.
@@ -85,12 +91,30 @@ impl Verifier {
             issuer_keys: RwLock::new(issuer_keys.into()),
             endorsed: Cache::new(ENDORSED_KEYS),
             trust: TrustState::default(),
+            #[cfg(feature = "encryption")]
+            decryption: decryption::Decryption::default(),
         }
     }
 
     /// A verifier that holds the keys of a JWK set, as `Keys.GetJwks` and `/.well-known/jwks.json` give it.
     pub fn from_jwks(json: &str) -> Result<Self, BadKey> {
         Ok(Self::new(PublicKey::from_jwks(json)?))
+    }
+
+    /// Decrypts tokens that come encrypted to one of these keys, and still takes those that are only signed.
+    #[cfg(feature = "encryption")]
+    #[must_use]
+    pub fn with_decryption_keys(mut self, keys: Vec<DecryptionKey>) -> Self {
+        self.decryption.keys = keys;
+        self
+    }
+
+    /// Refuses tokens that are only signed.
+    #[cfg(feature = "encryption")]
+    #[must_use]
+    pub fn require_encryption(mut self) -> Self {
+        self.decryption.is_required = true;
+        self
     }
 
     /// Takes other issuer keys from now on.
@@ -110,6 +134,8 @@ impl Verifier {
 
     /// Checks signature, claims and revocation, in this order.
     pub fn check(&self, token: &str, expected: &Expected, now: DateTime<Utc>) -> Result<Claims, Refusal> {
+        #[cfg(feature = "encryption")]
+        let token = &*self.decryption.signed(token)?;
         let parts = Parts::split(token)?;
         parts.require_type(ACCESS_TOKEN_TYPE)?;
         let claims = self.claims_of_genuine(&parts, expected, now)?;

@@ -34,7 +34,8 @@ const RULES: [(&str, &[&str], &[&str]); 9] = [
 ];
 
 /// What the verifier's feature set compiles of the domain.
-const DOMAIN_OF_THE_VERIFIER: [&str; 3] = ["domain::algorithm", "domain::claims", "domain::trust"];
+const DOMAIN_OF_THE_VERIFIER: [&str; 4] =
+    ["domain::algorithm", "domain::claims", "domain::encryption", "domain::trust"];
 
 fn sources(under: &Path) -> Result<Vec<PathBuf>, std::io::Error> {
     let file = under.with_extension("rs");

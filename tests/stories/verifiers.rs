@@ -20,13 +20,48 @@ use tessera::{
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::support::{
-    Envoy, Forge, Home, Key, Outcome, PASSWORD, Provider, Server, client, login_as, parts_of, run,
+    Envoy, Forge, Home, Key, Kind, Outcome, PASSWORD, Provider, Server, client, login_as, parts_of, run,
     run_client, sign_hs256, story, unsigned,
 };
 
 story!(with_the_default_settings, sqlite: BinarySqlite);
 story!(a_kept_jwks_checks_one_token_after_another, sqlite: BinarySqlite);
 story!(encrypted_tokens_are_opened_and_checked, sqlite: BinarySqlite);
+
+/// The matrix for each algorithm, once signed by sessions' keys and once by the issuer's.
+macro_rules! matrix {
+    ($($name:ident: $algorithm:ident),*) => {
+        mod every_algorithm {
+            use super::*;
+            $(
+                mod $name {
+                    use super::*;
+
+                    #[tokio::test(flavor = "multi_thread")]
+                    async fn by_session_keys() -> Outcome {
+                        all_agree(Algorithm::$algorithm, SignedBy::Session).await
+                    }
+
+                    #[tokio::test(flavor = "multi_thread")]
+                    async fn by_issuer_keys() -> Outcome {
+                        all_agree(Algorithm::$algorithm, SignedBy::Issuer).await
+                    }
+                }
+            )*
+        }
+    };
+}
+matrix! { es256: Es256, es384: Es384, eddsa: EdDsa, rs256: Rs256, ps256: Ps256 }
+
+async fn all_agree(algorithm: Algorithm, signed_by: SignedBy) -> Outcome {
+    let user_tokens = if signed_by == SignedBy::Issuer { "issuer" } else { "session" };
+    let settings = format!(
+        "[signing]\nalgorithm = \"{algorithm}\"\nuser_tokens = \"{user_tokens}\"\nrsa_pool = 4\n\
+         [sessions]\nper_device_type = 5\n"
+    );
+    let home = Home::new(Kind::BinarySqlite).await?;
+    verifiers_agree(home, &settings, algorithm, signed_by).await
+}
 
 /// The service's own name by default.
 const ISSUER: &str = "http://127.0.0.1:50051";
@@ -38,7 +73,6 @@ const JWKS_PATH: &str = "/.well-known/jwks.json";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SignedBy {
     Session,
-    #[expect(dead_code, reason = "the setting that asks for it is still to come")]
     Issuer,
 }
 

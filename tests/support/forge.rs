@@ -131,7 +131,7 @@ impl Key {
             Algorithm::Es256 | Algorithm::Es384 => EncodingKey::from_ec_der(private),
             Algorithm::EdDsa => EncodingKey::from_ed_der(private),
             Algorithm::Rs256 | Algorithm::Ps256 => {
-                let pkcs1 = rsa::PrivateKey::from_pkcs8_der(private)?.to_pkcs1_der()?;
+                let pkcs1 = rsa::RsaPrivateKey::from_pkcs8_der(private)?.to_pkcs1_der()?;
                 EncodingKey::from_rsa_der(pkcs1.as_bytes())
             }
         };
