@@ -7,6 +7,7 @@ mod foreign;
 mod outside;
 mod process;
 mod refresh;
+mod rotation;
 mod sessions;
 mod settings;
 mod storage;

@@ -20,8 +20,8 @@ use tessera::{
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::support::{
-    Envoy, Forge, Home, Key, Kind, Outcome, PASSWORD, Provider, Server, client, login_as, parts_of, run,
-    run_client, sign_hs256, story, unsigned,
+    Envoy, Forge, Home, Key, Kind, Outcome, PASSWORD, Provider, Server, client, eventually, login_as,
+    parts_of, run, run_client, sign_hs256, story, unsigned,
 };
 
 story!(with_the_default_settings, sqlite: BinarySqlite);
@@ -56,7 +56,7 @@ matrix! { es256: Es256, es384: Es384, eddsa: EdDsa, rs256: Rs256, ps256: Ps256 }
 async fn all_agree(algorithm: Algorithm, signed_by: SignedBy) -> Outcome {
     let user_tokens = if signed_by == SignedBy::Issuer { "issuer" } else { "session" };
     let settings = format!(
-        "[signing]\nalgorithm = \"{algorithm}\"\nuser_tokens = \"{user_tokens}\"\nrsa_pool = 4\n\
+        "[signing]\nalgorithm = \"{algorithm}\"\nuser_tokens = \"{user_tokens}\"\nrsa_pool = 12\n\
          [sessions]\nper_device_type = 5\n"
     );
     let home = Home::new(Kind::BinarySqlite).await?;
@@ -98,6 +98,14 @@ async fn with_the_default_settings(home: Home) -> Outcome {
 /// The matrix for a server with these settings, whose users' tokens are signed in this way.
 async fn verifiers_agree(home: Home, settings: &str, algorithm: Algorithm, signed_by: SignedBy) -> Outcome {
     let server = home.start_with(settings).await?;
+    if settings.contains("rsa_pool") && algorithm.is_rsa() && signed_by == SignedBy::Session {
+        eventually("there are keys for a few logins", async || {
+            let metrics = server.get("/metrics").await?;
+            let depth = metrics.lines().find_map(|line| line.strip_prefix("tessera_rsa_pool_keys "));
+            Ok(depth.and_then(|depth| depth.parse().ok()).is_some_and(|depth: u32| depth >= 8))
+        })
+        .await?;
+    }
     server.anna().await?;
     let token = token_for_orders(&server).await?;
     let (header, _) = parts_of(&token)?;
