@@ -37,7 +37,9 @@ pub fn issuer_keys(app: &App) -> IssuerKeys {
     // Asked first: the keys are read before a revision counts as reached.
     let revision = app.verifier.trust().revision();
     let ring = app.ring();
+    // Whole seconds, as Cache-Control has them.
     let half = app.settings.signing.publish_before.to_std().unwrap_or_default() / 2;
+    let half = Duration::from_secs(half.as_secs());
     let refresh_hint = if app.keys.is_stale() { HINT_WHEN_STALE } else { half };
     IssuerKeys { revision: revision.max(ring.since()), refresh_hint, ring }
 }

@@ -8,6 +8,7 @@ mod outside;
 mod process;
 mod refresh;
 mod rotation;
+mod rotation_under_load;
 mod sessions;
 mod settings;
 mod storage;

@@ -123,7 +123,10 @@ async fn by_hand_a_key_signs_only_in_its_turn(home: Home) -> Outcome {
     assert!(server.is_active(&admin.access_token, false).await?);
     let refreshed = server.auth().refresh(refresh_with(&admin.refresh_token)).await?.into_inner();
     assert_eq!(endorsed_by(&refreshed.tokens.ok_or("no tokens")?.access_token)?, next.kid);
-    assert_eq!(in_state(&server.issuer_keys(&admin).await?, KeyState::Retired), [first.kid.clone()]);
+    assert_eq!(
+        in_state(&server.issuer_keys(&admin).await?, KeyState::Retired),
+        std::slice::from_ref(&first.kid)
+    );
     assert!(server.published().await?.contains(&first.kid));
 
     let unknown = server.activate(&admin, "unknown").await;
@@ -195,7 +198,7 @@ async fn a_withdrawn_key_takes_everything_that_it_signed_along(home: Home) -> Ou
     }
     let refused = refusal(server.keys().list_keys(authorized(&admin.access_token, ListKeysRequest {})).await);
     assert_eq!(refused, (Code::Unauthenticated, "TOKEN_INVALID".to_owned()));
-    assert_eq!(server.published().await?, [standby.kid.clone()]);
+    assert_eq!(server.published().await?, std::slice::from_ref(&standby.kid));
     // Sessions live on: their next tokens have the new key's word.
     let refreshed = server.auth().refresh(refresh_with(&anna.refresh_token)).await?.into_inner();
     let token = refreshed.tokens.ok_or("no tokens")?.access_token;
