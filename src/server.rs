@@ -17,7 +17,7 @@ use crate::{
     app::{self, App, Bootstrap, Parts, issuer_keys, rsa_pool, trust_tail},
     clock::Clock,
     config::Checked,
-    crypto::random::Randomness,
+    crypto::{random::Randomness, sealing::Sealer},
     http,
     models::{Database, Store, StoreError},
     rpc,
@@ -47,6 +47,14 @@ pub enum ServeError {
     /// Reflection could not read the contract.
     #[error("can't describe the contract: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// There is no database where one was to be.
+    #[error("{path}: {error}")]
+    NoDatabase {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
     /// The listening socket is gone.
     #[error("can't listen: {0}")]
     Listener(#[from] std::io::Error),
@@ -150,6 +158,18 @@ pub async fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens what a command works on beside a service that may be running: the database, which must be there, and the
+/// key-encryption keys.
+pub async fn open_beside(settings: Checked, rng: Arc<dyn Randomness>) -> Result<(Store, Sealer), ServeError> {
+    let Checked { config, database, keks, .. } = settings;
+    if let Database::Sqlite(path) = &database {
+        std::fs::metadata(path).map_err(|error| ServeError::NoDatabase { path: path.clone(), error })?;
+    }
+    let store = Store::open(&database, config.database.max_connections).await?;
+    let sealer = data_dir::sealer(keks, &store, &*rng).await?;
+    Ok((store, sealer))
 }
 
 /// The answer to a path that leads nowhere, in the caller's own language.

@@ -26,6 +26,7 @@ pub mod login;
 pub mod logout;
 pub mod public_keys;
 pub mod refresh;
+pub mod reseal;
 pub mod rsa_pool;
 pub mod sessions;
 pub mod sign_up;

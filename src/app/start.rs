@@ -167,13 +167,18 @@ fn generate_password(rng: &dyn Randomness) -> Result<SecretString, Error> {
     Ok(text.replace(['-', '_'], "x").into())
 }
 
+/// What a sealed secret opens for: its own name and no other.
+pub(super) fn secret_bound_to(name: &str) -> String {
+    format!("secret:{name}")
+}
+
 async fn open_refresh_secret(
     store: &Store,
     sealer: &Sealer,
     rng: &dyn Randomness,
 ) -> Result<SecretSlice<u8>, Error> {
     let find = async || store.read(async |conn| server_secrets::find(conn, REFRESH_SECRET).await).await;
-    let bound_to = format!("secret:{REFRESH_SECRET}");
+    let bound_to = secret_bound_to(REFRESH_SECRET);
     let mut sealed = find().await?;
     if sealed.is_none() {
         let new = sealer.seal(&bound_to, &rng.bytes::<32>()?.to_vec().into())?;

@@ -3,6 +3,7 @@
 //! Must not enter: anything that a command does beyond reading its flags, starting it and ending it.
 
 mod health;
+mod reseal;
 mod serve;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Run the service.
     Serve(serve::Serve),
+    /// Seal everything anew under the first key-encryption key, also while the service runs.
+    Reseal(reseal::Reseal),
     /// Ask a running service whether it serves; exit code 0 says yes.
     Health(health::Health),
 }
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Reseal(reseal) => reseal.run(),
         Command::Health(health) => health.run(),
     }
 }

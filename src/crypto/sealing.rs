@@ -132,6 +132,11 @@ impl Sealer {
         Ok(sealed)
     }
 
+    /// Whether a value is sealed under the key that seals.
+    pub fn seals_like(&self, sealed: &[u8]) -> bool {
+        self.0.first().is_some_and(|kek| kek_id(sealed) == Some(&*kek.id))
+    }
+
     /// Opens what was sealed for `bound_to`.
     pub fn open(&self, bound_to: &str, sealed: &[u8]) -> Result<SecretSlice<u8>, CannotOpen> {
         let (id, sealed) = split_id(sealed).ok_or(CannotOpen::Damaged)?;

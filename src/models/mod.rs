@@ -14,6 +14,7 @@ mod store;
 
 pub mod audit_events;
 pub mod issuer_keys;
+pub mod sealed;
 pub mod server_secrets;
 pub mod session_keys;
 pub mod sessions;

@@ -9,6 +9,7 @@ mod process;
 mod refresh;
 mod rotation;
 mod rotation_under_load;
+mod sealing;
 mod sessions;
 mod settings;
 mod storage;

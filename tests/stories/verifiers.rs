@@ -20,8 +20,8 @@ use tessera::{
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::support::{
-    Envoy, Forge, Home, Key, Kind, Outcome, PASSWORD, Provider, Server, client, eventually, login_as,
-    parts_of, run, run_client, sign_hs256, story, unsigned,
+    Envoy, Forge, Home, Key, Kind, Outcome, PASSWORD, Provider, Server, client, login_as, parts_of, run,
+    run_client, sign_hs256, story, unsigned,
 };
 
 story!(with_the_default_settings, sqlite: BinarySqlite);
@@ -99,12 +99,7 @@ async fn with_the_default_settings(home: Home) -> Outcome {
 async fn verifiers_agree(home: Home, settings: &str, algorithm: Algorithm, signed_by: SignedBy) -> Outcome {
     let server = home.start_with(settings).await?;
     if settings.contains("rsa_pool") && algorithm.is_rsa() && signed_by == SignedBy::Session {
-        eventually("there are keys for a few logins", async || {
-            let metrics = server.get("/metrics").await?;
-            let depth = metrics.lines().find_map(|line| line.strip_prefix("tessera_rsa_pool_keys "));
-            Ok(depth.and_then(|depth| depth.parse().ok()).is_some_and(|depth: u32| depth >= 8))
-        })
-        .await?;
+        server.has_spare_keys(8).await?;
     }
     server.anna().await?;
     let token = token_for_orders(&server).await?;

@@ -257,6 +257,16 @@ impl Server {
         Ok(page)
     }
 
+    /// Waits until so many RSA keys wait for logins.
+    pub async fn has_spare_keys(&self, least: u32) -> Result<(), Box<dyn Error>> {
+        eventually("there are RSA keys for logins", async || {
+            let metrics = self.get("/metrics").await?;
+            let depth = metrics.lines().find_map(|line| line.strip_prefix("tessera_rsa_pool_keys "));
+            Ok(depth.and_then(|depth| depth.parse().ok()).is_some_and(|depth: u32| depth >= least))
+        })
+        .await
+    }
+
     /// `Auth`.
     pub fn auth(&self) -> AuthClient<Channel> {
         AuthClient::new(self.channel.clone())
