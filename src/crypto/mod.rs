@@ -6,6 +6,7 @@
 
 pub mod digest;
 pub mod encryption;
+pub mod mac;
 pub mod making;
 pub mod passwords;
 pub mod random;

@@ -50,12 +50,12 @@ pub struct NewKey {
 
 /// The protected header of what Tessera signs.
 #[derive(Serialize)]
-struct Header<'h> {
-    typ: &'static str,
-    alg: Algorithm,
-    kid: &'h str,
+pub(super) struct Header<'h> {
+    pub(super) typ: &'static str,
+    pub(super) alg: &'static str,
+    pub(super) kid: &'h str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    skc: Option<&'h str>,
+    pub(super) skc: Option<&'h str>,
 }
 
 impl NewKey {
@@ -134,15 +134,8 @@ impl SigningKey {
         endorsement: Option<&str>,
         claims: &impl Serialize,
     ) -> Result<String, CryptoError> {
-        let header = Header { typ, alg: self.algorithm, kid: &self.kid, skc: endorsement };
-        let mut token = String::with_capacity(1024);
-        append_json(&mut token, &header)?;
-        token.push('.');
-        append_json(&mut token, claims)?;
-        let signature = self.sign(token.as_bytes())?;
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-        Ok(token)
+        let header = Header { typ, alg: self.algorithm.as_str(), kid: &self.kid, skc: endorsement };
+        compact_jws(&header, claims, |message| self.sign(message))
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
@@ -164,6 +157,22 @@ impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SigningKey").field("kid", &self.kid).finish_non_exhaustive()
     }
+}
+
+/// RFC 7515 section 7.1.
+pub(super) fn compact_jws<S: AsRef<[u8]>>(
+    header: &Header<'_>,
+    claims: &impl Serialize,
+    sign: impl FnOnce(&[u8]) -> Result<S, CryptoError>,
+) -> Result<String, CryptoError> {
+    let mut token = String::with_capacity(1024);
+    append_json(&mut token, header)?;
+    token.push('.');
+    append_json(&mut token, claims)?;
+    let signature = sign(token.as_bytes())?;
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+    Ok(token)
 }
 
 fn append_json(token: &mut String, value: &impl Serialize) -> Result<(), CryptoError> {

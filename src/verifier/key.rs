@@ -7,6 +7,7 @@ use jsonwebtoken::{
     jwk::{Jwk, JwkSet, ThumbprintHash},
 };
 
+use super::header::Checks;
 use crate::domain::algorithm::Algorithm;
 
 /// A key that Tessera can't check signatures with.
@@ -18,6 +19,12 @@ pub enum BadKey {
     /// Its `alg` is missing or not one that Tessera makes keys for.
     #[error("a key without an algorithm that is accepted")]
     Algorithm,
+    /// A shared secret goes by no id but its own.
+    #[error("a shared secret without a key id")]
+    KeyId,
+    /// A shared secret that is no base64url, or shorter than 256 bits.
+    #[error("a shared secret is at least 32 bytes in base64url")]
+    Short,
     /// Its parameters make no key.
     #[error("unusable key: {0}")]
     Parameters(#[from] jsonwebtoken::errors::Error),
@@ -71,5 +78,15 @@ impl PublicKey {
             Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
         };
         jsonwebtoken::crypto::verify(signature, message, &self.0.key, algorithm).unwrap_or(false)
+    }
+}
+
+impl Checks for PublicKey {
+    fn algorithm(&self) -> &'static str {
+        self.algorithm().as_str()
+    }
+
+    fn verifies(&self, message: &[u8], signature: &str) -> bool {
+        self.verifies(message, signature)
     }
 }

@@ -9,6 +9,7 @@
 mod decryption;
 mod header;
 mod key;
+mod shared;
 mod trust;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -24,6 +25,8 @@ use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims, ENDORSEMENT_TYPE, Endorse
 pub use decryption::DecryptionKey;
 use header::Parts;
 pub use key::{BadKey, PublicKey};
+use shared::Shared;
+pub use shared::SharedKey;
 pub use trust::TrustState;
 
 /// Checked session keys that are remembered.
@@ -65,6 +68,7 @@ pub struct Verifier {
     issuer_keys: RwLock<Arc<[PublicKey]>>,
     endorsed: Cache<String, Arc<EndorsedKey>>,
     trust: TrustState,
+    shared: Shared,
     #[cfg(feature = "encryption")]
     decryption: decryption::Decryption,
 }
@@ -91,6 +95,7 @@ impl Verifier {
             issuer_keys: RwLock::new(issuer_keys.into()),
             endorsed: Cache::new(ENDORSED_KEYS),
             trust: TrustState::default(),
+            shared: Shared::default(),
             #[cfg(feature = "encryption")]
             decryption: decryption::Decryption::default(),
         }
@@ -99,6 +104,14 @@ impl Verifier {
     /// A verifier that holds the keys of a JWK set, as `Keys.GetJwks` and `/.well-known/jwks.json` give it.
     pub fn from_jwks(json: &str) -> Result<Self, BadKey> {
         Ok(Self::new(PublicKey::from_jwks(json)?))
+    }
+
+    /// Also takes tokens signed with these secrets, which the issuer shares with this audience: only where
+    /// [`Expected`] names it, and the token is for it alone.
+    #[must_use]
+    pub fn with_shared_secrets(mut self, audience: &str, secrets: Vec<SharedKey>) -> Self {
+        self.shared = Shared { audience: audience.to_owned(), secrets };
+        self
     }
 
     /// Decrypts tokens that come encrypted to one of these keys, and still takes those that are only signed.
@@ -134,11 +147,26 @@ impl Verifier {
 
     /// Checks signature, claims and revocation, in this order.
     pub fn check(&self, token: &str, expected: &Expected, now: DateTime<Utc>) -> Result<Claims, Refusal> {
+        self.check_with(token, self.shared.secrets_of(expected.audience.as_deref()), expected, now)
+    }
+
+    /// The same with the secrets of the expected audience, for who keeps those of several.
+    pub(crate) fn check_with(
+        &self,
+        token: &str,
+        secrets: &[SharedKey],
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<Claims, Refusal> {
         #[cfg(feature = "encryption")]
         let token = &*self.decryption.signed(token)?;
         let parts = Parts::split(token)?;
         parts.require_type(ACCESS_TOKEN_TYPE)?;
-        let claims = self.claims_of_genuine(&parts, expected, now)?;
+        let kid = parts.kid()?;
+        let claims = match secrets.iter().find(|secret| secret.kid() == kid) {
+            Some(secret) => claims_of_shared(&parts, secret, expected)?,
+            None => self.claims_of_genuine(&parts, expected, now)?,
+        };
         check_claims(&claims, expected, now)?;
         if self.trust.is_revoked(&claims) {
             return Err(Refusal::Revoked);
@@ -241,6 +269,17 @@ impl Verifier {
 fn claims<T: DeserializeOwned>(parts: &Parts<'_>) -> Result<T, Refusal> {
     let json = URL_SAFE_NO_PAD.decode(parts.payload()).map_err(|_| Refusal::Malformed)?;
     serde_json::from_slice(&json).map_err(|_| Refusal::Invalid("claims are missing or of the wrong type"))
+}
+
+/// The claims, once the signature is known to be made with the audience's own secret. It says nothing of others.
+fn claims_of_shared(parts: &Parts<'_>, secret: &SharedKey, expected: &Expected) -> Result<Claims, Refusal> {
+    parts.require_signature(secret)?;
+    let claims: Claims = claims(parts)?;
+    let audience = expected.audience.as_ref().map(std::slice::from_ref);
+    if audience != Some(&*claims.aud) {
+        return Err(Refusal::Invalid("signed with the secret of another audience"));
+    }
+    Ok(claims)
 }
 
 fn check_claims(claims: &Claims, expected: &Expected, now: DateTime<Utc>) -> Result<(), Refusal> {
