@@ -5,7 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 
 /// Messages with a secret in them: `src/proto.rs` writes their `Debug` by hand.
-const SILENT: [&str; 7] = [
+const SILENT: [&str; 10] = [
     ".tessera.v1.Tokens",
     ".tessera.v1.SignUpRequest",
     ".tessera.v1.LoginRequest",
@@ -13,6 +13,10 @@ const SILENT: [&str; 7] = [
     ".tessera.v1.ChangePasswordRequest",
     ".tessera.v1.VerifyTokenRequest",
     ".tessera.v1.CreateUserRequest",
+    ".tessera.v1.NewAudienceSecret",
+    // A private key that was pasted where the public one belongs.
+    ".tessera.v1.CreateAudienceRequest",
+    ".tessera.v1.UpdateAudienceRequest",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -32,4 +32,7 @@ silent_debug! {
     ChangePasswordRequest { end_all_sessions }
     VerifyTokenRequest { audience, required_scopes, strict }
     CreateUserRequest { tenant, roles, password_change_required }
+    NewAudienceSecret { kid, activate_time }
+    CreateAudienceRequest { name, display_name, signing }
+    UpdateAudienceRequest { audience_id, display_name, rotate_secret, activate_after }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     crypto::{CryptoError, passwords::HashError, sealing::CannotOpen},
-    domain::{Inconsistent, InvalidField, issuer_key::OutOfOrder},
+    domain::{Inconsistent, InvalidField, audience::NotNow, issuer_key::OutOfOrder},
     models::StoreError,
     verifier::Refusal,
 };
@@ -64,6 +64,9 @@ pub enum Error {
     /// What is asked of an issuer key does not follow from where it stands.
     #[error(transparent)]
     OutOfOrder(#[from] OutOfOrder),
+    /// What is asked of an audience can't be done now.
+    #[error(transparent)]
+    NotNow(#[from] NotNow),
     /// There is no issuer key that may sign. The text is for logs.
     #[error("nothing can be signed: {0}")]
     CannotSign(String),
@@ -98,7 +101,7 @@ impl Error {
             Self::AlreadyExists(_) => "ALREADY_EXISTS",
             Self::Conflict => "CONFLICT",
             Self::Overloaded | Self::NoSpareKey => "OVERLOADED",
-            Self::OutOfOrder(_) => "OUT_OF_ORDER",
+            Self::OutOfOrder(_) | Self::NotNow(_) => "OUT_OF_ORDER",
             Self::CannotSign(_) => "SIGNING_UNAVAILABLE",
             Self::StoreUnavailable(_) => "STORE_UNAVAILABLE",
             Self::Sealed(_) | Self::Internal(_) => "INTERNAL",

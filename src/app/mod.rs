@@ -6,6 +6,7 @@
 //!
 //! Must not enter: tonic, HTTP, SQL, the reading of settings.
 
+mod audience_keys;
 mod caller;
 mod end_sessions;
 mod error;
@@ -19,6 +20,7 @@ mod start;
 mod start_session;
 mod tokens;
 
+pub mod audiences;
 pub mod change_password;
 pub mod issuer_keys;
 pub mod list_events;
@@ -56,7 +58,7 @@ use crate::{
         trust::{Revocation, TrustChange},
     },
     models::{Conn, Store, Work, trust_log},
-    verifier::{Expected, Refusal, Verifier},
+    verifier::{Expected, Refusal, SharedKey, Verifier},
 };
 pub use caller::Caller;
 pub use error::Error;
@@ -177,13 +179,19 @@ impl App {
 
     /// Who calls with this bearer token.
     pub async fn authenticate(&self, token: &str) -> Result<Caller, Error> {
-        Caller::new(self.check(token, Some(OWN_AUDIENCE)).await?, self.default_tenant_id)
+        Caller::new(self.check(token, &[], Some(OWN_AUDIENCE)).await?, self.default_tenant_id)
     }
 
     /// Checks a token: in memory, but for the first of a session whose tokens carry no endorsement.
-    async fn check(&self, token: &str, audience: Option<&str>) -> Result<Claims, Error> {
+    /// `secrets` are the audience's, where tokens that they signed count here.
+    async fn check(
+        &self,
+        token: &str,
+        secrets: &[SharedKey],
+        audience: Option<&str>,
+    ) -> Result<Claims, Error> {
         let expected = self.expected(audience);
-        match self.verifier.check(token, &expected, self.now()) {
+        match self.verifier.check_with(token, secrets, &expected, self.now()) {
             Err(Refusal::UnknownKey) if !self.settings.signing.endorse_in_header => {}
             outcome => return Ok(outcome?),
         }
@@ -195,7 +203,7 @@ impl App {
         };
         let (endorsement, _) = public_keys::endorsement(self, &key).await?.ok_or(unknown)?;
         self.verifier.learn(&kid, &endorsement, &expected)?;
-        Ok(self.verifier.check(token, &expected, self.now())?)
+        Ok(self.verifier.check_with(token, secrets, &expected, self.now())?)
     }
 
     /// When a revocation of now concerns nothing alive any more.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use chrono::{DateTime, Utc};
+
 use super::{App, Error, IssuedTokens, record::By, session_makers::SessionMaker, tokens::Position};
 use crate::{
     domain::{
@@ -44,6 +46,7 @@ async fn attempt(
     let now = app.now();
     // Known before the token is spent.
     app.signer(maker.tenant_id, now)?;
+    check_audience(app, &maker, now).await?;
     let idle_expire_time = app.settings.limits.idle_expire_time(now, maker.expire_time);
     let step = Step { generation: token.generation, now, idle_expire_time, address: origin.address.clone() };
     let id = maker.session_id;
@@ -55,6 +58,18 @@ async fn attempt(
         }
         None => missed(app, &maker, &step, done.is_repeated, origin).await,
     }
+}
+
+/// Refuses a session whose one audience's keys can't be used. Asks the database only where there are such keys.
+async fn check_audience(app: &App, maker: &SessionMaker, now: DateTime<Utc>) -> Result<(), Error> {
+    let registry = app.registry();
+    if !registry.is_damaged {
+        return Ok(());
+    }
+    let id = maker.session_id;
+    let found = app.store.read(async move |conn| sessions::find_with_profile(conn, id).await).await?;
+    let aud = found.map(|(_, profile)| profile.effective().aud).unwrap_or_default();
+    registry.only_audience(&aud).map_or(Ok(()), |keys| keys.check(now))
 }
 
 /// The statement changed no row: finds out why.

@@ -1,4 +1,4 @@
-//! What admins have registered and every token depends on, in memory: tenants' algorithms.
+//! What admins have registered and every token depends on, in memory: tenants' algorithms, audiences' keys.
 
 use std::{
     collections::HashMap,
@@ -7,10 +7,13 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{App, Error};
+use super::{App, Error, audience_keys::AudienceKeys};
 use crate::{
-    domain::{algorithm::Algorithm, tenant::TenantSigning},
-    models::{tenants, trust_log},
+    domain::{
+        InvalidField, algorithm::Algorithm, audience::Audience, claims::OWN_AUDIENCE, tenant::TenantSigning,
+    },
+    models::{audience_secrets, audience_secrets::SealedSecret, audiences, tenants, trust_log},
+    verifier::SharedKey,
 };
 
 /// Everything registered, as it was at one version.
@@ -18,12 +21,40 @@ use crate::{
 pub(super) struct Registry {
     version: i64,
     tenants: HashMap<Uuid, TenantSigning>,
+    /// By name, those whose tokens are made in a way of their own.
+    audiences: HashMap<String, AudienceKeys>,
+    /// A key of an audience can't be used.
+    pub(super) is_damaged: bool,
 }
 
 impl Registry {
     /// How a tenant wants its tokens signed.
     pub(super) fn signing_of(&self, tenant_id: Uuid) -> TenantSigning {
         self.tenants.get(&tenant_id).copied().unwrap_or_default()
+    }
+
+    /// How tokens for this audience are made, where not like any other. Never those for Tessera's own API.
+    fn audience(&self, name: &str) -> Option<&AudienceKeys> {
+        self.audiences.get(name).filter(|_| name != OWN_AUDIENCE)
+    }
+
+    /// The same for the audience of a token that has one. A token for several is made like any other: whoever holds
+    /// the secret of one of them could make it for the others.
+    pub(super) fn only_audience(&self, audiences: &[String]) -> Option<&AudienceKeys> {
+        match audiences {
+            [only] => self.audience(only),
+            _ => None,
+        }
+    }
+
+    /// Refuses audiences that no token can be made for together.
+    pub(super) fn check_audiences(&self, audiences: &[String]) -> Result<(), InvalidField> {
+        match audiences.iter().find_map(|name| self.audience(name)) {
+            Some(keys) if audiences.len() > 1 => {
+                Err(InvalidField::new("audience", format!("`{}` must be asked for alone", keys.name())))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn tenants(&self) -> impl Iterator<Item = &TenantSigning> {
@@ -56,12 +87,27 @@ impl App {
         let read = self.store.read(async |conn| {
             // Asked first: what is read includes every change up to there.
             let head = trust_log::head(conn).await?;
-            Ok((head.registry, tenants::list_own_signing(conn).await?))
+            let tenants = tenants::list_own_signing(conn).await?;
+            let audiences = audiences::list_own_ways(conn).await?;
+            // Asked last: an audience that is read has its secrets.
+            Ok((head.registry, tenants, audiences, audience_secrets::list(conn).await?))
         });
-        let (version, tenants) = read.await?;
+        let (version, tenants, audiences, secrets) = read.await?;
         let tenants = tenants.into_iter().map(|tenant| (tenant.id, tenant.signing)).collect();
+        let mut secrets_of: HashMap<Uuid, Vec<SealedSecret>> = HashMap::new();
+        for secret in secrets {
+            secrets_of.entry(secret.audience_id).or_default().push(secret);
+        }
+        let before = self.registry();
+        let open = |audience: Audience| {
+            let (name, its) = (audience.name.clone(), secrets_of.remove(&audience.id).unwrap_or_default());
+            let keys = AudienceKeys::open(audience, its, &self.sealer, before.audience(&name));
+            (name, keys)
+        };
+        let audiences: HashMap<_, _> = audiences.into_iter().map(open).collect();
+        let is_damaged = audiences.values().any(AudienceKeys::is_damaged);
         *self.registered.now.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Registry { version, tenants });
+            Arc::new(Registry { version, tenants, audiences, is_damaged });
         Ok(())
     }
 
@@ -76,6 +122,13 @@ impl App {
             }
         }
         wanted
+    }
+
+    /// The secrets whose signatures are accepted from this audience.
+    pub(super) fn secrets_of(&self, audience: &str) -> Vec<SharedKey> {
+        let registry = self.registry();
+        let keys = registry.audience(audience);
+        keys.map(|keys| keys.accepted(self.settings.longest_life(), self.now())).unwrap_or_default()
     }
 
     /// The algorithm of the keys of this tenant's new sessions.

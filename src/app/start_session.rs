@@ -81,11 +81,18 @@ impl App {
         origin: &Origin,
         now: DateTime<Utc>,
     ) -> Result<Prepared, Error> {
+        let registry = self.registry();
+        registry.check_audiences(&wishes.audience)?;
         if wishes.audience.is_empty() {
             wishes.audience.clone_from(&self.settings.default_audience);
         }
         // Known before anything is changed, so that nobody loses a session to a login that gets no token.
         self.signer(user.tenant_id, now)?;
+        if let Some(keys) =
+            registry.only_audience(&wishes.audience).filter(|_| !user.password_change_required)
+        {
+            keys.check(now)?;
+        }
         let limits = self.settings.limits;
         let key = self.key_source(self.session_algorithm(user.tenant_id))?;
         let expire_time = now + limits.absolute_ttl;

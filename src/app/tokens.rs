@@ -68,7 +68,7 @@ impl App {
                 preferred_username: profile.preferred_username,
             }),
         };
-        let access_token = self.sign(maker, &claims, now)?;
+        let access_token = self.make_access_token(maker, &claims, now)?;
         let refresh_token = maker.tag.token(maker.session_id, position.generation)?.to_text();
         Ok(IssuedTokens {
             access_token: access_token.into(),
@@ -77,6 +77,27 @@ impl App {
             refresh_expire_time: position.idle_expire_time,
             scope: profile.scope,
             session_id: maker.session_id,
+        })
+    }
+
+    /// Signs, and encrypts where the token's one audience has a key for that.
+    fn make_access_token(
+        &self,
+        maker: &SessionMaker,
+        claims: &Claims,
+        now: DateTime<Utc>,
+    ) -> Result<String, Error> {
+        let registry = self.registry();
+        let Some(keys) = registry.only_audience(&claims.aud) else {
+            return self.sign(maker, claims, now);
+        };
+        let signed = match keys.signer(now)? {
+            Some(secret) => secret.sign_jwt(ACCESS_TOKEN_TYPE, claims)?,
+            None => self.sign(maker, claims, now)?,
+        };
+        Ok(match keys.encryption()? {
+            Some(key) => key.encrypt(&signed)?,
+            None => signed,
         })
     }
 

@@ -38,7 +38,8 @@ pub async fn verify_token(app: &App, token: &str, asked: VerifyToken) -> Result<
 }
 
 async fn answer(app: &App, token: &str, asked: VerifyToken) -> Result<Answer, Error> {
-    let claims = match app.check(token, asked.audience.as_deref()).await {
+    let secrets = asked.audience.as_deref().map(|audience| app.secrets_of(audience)).unwrap_or_default();
+    let claims = match app.check(token, &secrets, asked.audience.as_deref()).await {
         Ok(claims) => claims,
         Err(refusal @ (Error::TokenInvalid(_) | Error::TokenExpired | Error::TokenRevoked)) => {
             return Ok(Answer::Inactive(refusal.reason()));

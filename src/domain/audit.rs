@@ -51,6 +51,12 @@ pub enum Action {
     CreateTenant,
     /// An admin changed a tenant.
     UpdateTenant,
+    /// An admin registered an audience.
+    CreateAudience,
+    /// An admin changed an audience, or began to exchange its secret.
+    UpdateAudience,
+    /// An admin removed an audience.
+    DeleteAudience,
     /// An issuer key was made and is published.
     PrepareKey,
     /// An issuer key began to sign.
@@ -83,6 +89,9 @@ impl Action {
             Self::EnableUser => "enable_user",
             Self::CreateTenant => "create_tenant",
             Self::UpdateTenant => "update_tenant",
+            Self::CreateAudience => "create_audience",
+            Self::UpdateAudience => "update_audience",
+            Self::DeleteAudience => "delete_audience",
             Self::PrepareKey => "prepare_key",
             Self::ActivateKey => "activate_key",
             Self::RetireKey => "retire_key",
@@ -114,6 +123,8 @@ pub enum Target {
     Tenant(Uuid),
     /// An issuer key.
     Key(String),
+    /// An audience and its name, which outlives it in the trail.
+    Audience(Uuid, String),
 }
 
 impl Target {
@@ -125,6 +136,7 @@ impl Target {
             Self::Session(_) => "session",
             Self::Tenant(_) => "tenant",
             Self::Key(_) => "key",
+            Self::Audience(..) => "audience",
         }
     }
 
@@ -132,14 +144,14 @@ impl Target {
     pub const fn id(&self) -> Option<Uuid> {
         match self {
             Self::None | Self::Key(_) => None,
-            Self::User(id) | Self::Session(id) | Self::Tenant(id) => Some(*id),
+            Self::User(id) | Self::Session(id) | Self::Tenant(id) | Self::Audience(id, _) => Some(*id),
         }
     }
 
-    /// Its name, where it has no id.
+    /// Its name, where it has no id or would be known by its name alone.
     pub fn name(self) -> Option<String> {
         match self {
-            Self::Key(kid) => Some(kid),
+            Self::Key(name) | Self::Audience(_, name) => Some(name),
             _ => None,
         }
     }
@@ -164,7 +176,7 @@ pub struct Event {
     pub target_type: String,
     /// The target's id.
     pub target_id: Option<Uuid>,
-    /// The target's name where it has no id, as an issuer key's kid.
+    /// The target's name: an issuer key's kid, an audience's name.
     pub target_name: Option<String>,
     /// Who asked, from where.
     pub origin: Origin,

@@ -5,6 +5,8 @@
 
 pub mod algorithm;
 #[cfg(feature = "server")]
+pub mod audience;
+#[cfg(feature = "server")]
 pub mod audit;
 pub mod claims;
 #[cfg(feature = "server")]

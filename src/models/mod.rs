@@ -12,6 +12,8 @@ mod migrate;
 mod schema;
 mod store;
 
+pub mod audience_secrets;
+pub mod audiences;
 pub mod audit_events;
 pub mod issuer_keys;
 pub mod sealed;

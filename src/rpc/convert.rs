@@ -6,10 +6,15 @@ use prost_types::Timestamp;
 use secrecy::ExposeSecret;
 
 use crate::{
-    app::{IssuedTokens, issuer_keys::KeyInfo},
+    app::{
+        IssuedTokens,
+        audiences::{AudienceInfo, NewSecret, SecretInfo},
+        issuer_keys::KeyInfo,
+    },
     domain::{
         self,
         algorithm::Algorithm,
+        audience::Signing,
         claims::Claims,
         device::Device,
         issuer_key::Life,
@@ -177,6 +182,42 @@ fn tenant_signing(signing: TenantSigning) -> Option<proto::TenantSigning> {
         algorithm: name(signing.algorithm),
         session_algorithm: name(signing.session_algorithm),
     })
+}
+
+pub(super) fn audience(info: AudienceInfo) -> proto::Audience {
+    let AudienceInfo { audience, secrets } = info;
+    let signing = match audience.signing {
+        Signing::PublicKey => proto::AudienceSigning::PublicKey,
+        Signing::Hs256 => proto::AudienceSigning::Hs256,
+    };
+    proto::Audience {
+        audience_id: audience.id.to_string(),
+        name: audience.name,
+        display_name: audience.display_name,
+        signing: signing.into(),
+        secrets: secrets.into_iter().map(secret).collect(),
+        encryption_jwk: audience.encryption_jwk.unwrap_or_default(),
+        create_time: timestamp(audience.create_time),
+        update_time: timestamp(audience.update_time),
+    }
+}
+
+fn secret(info: SecretInfo) -> proto::AudienceSecret {
+    proto::AudienceSecret {
+        kid: info.secret.kid,
+        create_time: timestamp(info.secret.create_time),
+        activate_time: timestamp(info.secret.activate_time),
+        expire_time: info.expire_time.and_then(timestamp),
+    }
+}
+
+pub(super) fn new_secret(secret: &NewSecret) -> proto::NewAudienceSecret {
+    proto::NewAudienceSecret {
+        kid: secret.kid.clone(),
+        secret: secret.text.expose_secret().to_owned(),
+        secret_jwk: secret.jwk.expose_secret().to_owned(),
+        activate_time: timestamp(secret.activate_time),
+    }
 }
 
 pub(super) fn issuer_key(info: KeyInfo) -> proto::IssuerKey {

@@ -3,6 +3,7 @@
 //!
 //! Must not enter: decisions about users and sessions, SQL, cryptography.
 
+mod audiences;
 mod audit;
 mod auth;
 mod convert;
@@ -23,8 +24,9 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use crate::{
     app::App,
     proto::{
-        DESCRIPTOR_SET, audit_server::AuditServer, auth_server::AuthServer, keys_server::KeysServer,
-        session_server::SessionServer, tenants_server::TenantsServer, users_server::UsersServer,
+        DESCRIPTOR_SET, audiences_server::AudiencesServer, audit_server::AuditServer,
+        auth_server::AuthServer, keys_server::KeysServer, session_server::SessionServer,
+        tenants_server::TenantsServer, users_server::UsersServer,
     },
 };
 
@@ -35,7 +37,8 @@ const MAX_REQUEST: usize = 64 * 1024;
 pub const AUTH: &str = "tessera.v1.Auth";
 
 /// The services of the contract by their full names.
-pub const SERVICES: [&str; 6] = [
+pub const SERVICES: [&str; 7] = [
+    "tessera.v1.Audiences",
     "tessera.v1.Audit",
     AUTH,
     "tessera.v1.Keys",
@@ -54,6 +57,7 @@ pub fn router(
     let mut routes = Routes::builder();
     routes
         .add_service(health)
+        .add_service(AudiencesServer::new(audiences::Service(app())).max_decoding_message_size(MAX_REQUEST))
         .add_service(AuditServer::new(audit::Service(app())).max_decoding_message_size(MAX_REQUEST))
         .add_service(AuthServer::new(auth::Service(app())).max_decoding_message_size(MAX_REQUEST))
         .add_service(KeysServer::new(keys::Service(app())).max_decoding_message_size(MAX_REQUEST))

@@ -1,6 +1,7 @@
 //! Reads what several requests have in common.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::TimeDelta;
 use secrecy::SecretString;
 use tonic::Request;
 use uuid::Uuid;
@@ -49,6 +50,19 @@ pub(super) fn maybe_algorithm(field: &'static str, name: &str) -> Result<Option<
     let algorithm =
         name.parse().map_err(|error: UnknownAlgorithm| InvalidField::new(field, format!("is {error}")))?;
     Ok(Some(algorithm))
+}
+
+/// A duration from zero up to `longest`.
+pub(super) fn duration(
+    field: &'static str,
+    told: prost_types::Duration,
+    longest: TimeDelta,
+) -> Result<TimeDelta, InvalidField> {
+    let nanos = u32::try_from(told.nanos).ok();
+    let duration = nanos.and_then(|nanos| TimeDelta::new(told.seconds, nanos));
+    duration
+        .filter(|duration| (TimeDelta::zero()..=longest).contains(duration))
+        .ok_or_else(|| InvalidField::new(field, format!("is not between 0 and {} s", longest.num_seconds())))
 }
 
 /// A password in the one form that is hashed. Not logged, not repeated in an error.

@@ -14,12 +14,17 @@ pub enum Who {
 }
 
 /// The path of each method and who may call it.
-pub const TABLE: [(&str, Who); 33] = [
+pub const TABLE: [(&str, Who); 38] = [
     ("/grpc.health.v1.Health/Check", Who::Anyone),
     ("/grpc.health.v1.Health/List", Who::Anyone),
     ("/grpc.health.v1.Health/Watch", Who::Anyone),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Who::Anyone),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Who::Anyone),
+    ("/tessera.v1.Audiences/CreateAudience", Who::Admin),
+    ("/tessera.v1.Audiences/DeleteAudience", Who::Admin),
+    ("/tessera.v1.Audiences/GetAudience", Who::Admin),
+    ("/tessera.v1.Audiences/ListAudiences", Who::Admin),
+    ("/tessera.v1.Audiences/UpdateAudience", Who::Admin),
     ("/tessera.v1.Audit/ListEvents", Who::Admin),
     ("/tessera.v1.Auth/ChangePassword", Who::SignedIn),
     ("/tessera.v1.Auth/Login", Who::Anyone),

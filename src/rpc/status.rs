@@ -71,7 +71,7 @@ const fn code(error: &Error) -> Code {
         Error::AlreadyExists(_) => Code::AlreadyExists,
         Error::Conflict => Code::Aborted,
         Error::Overloaded | Error::NoSpareKey => Code::ResourceExhausted,
-        Error::OutOfOrder(_) => Code::FailedPrecondition,
+        Error::OutOfOrder(_) | Error::NotNow(_) => Code::FailedPrecondition,
         Error::CannotSign(_) | Error::StoreUnavailable(_) => Code::Unavailable,
         Error::Sealed(_) | Error::Internal(_) => Code::Internal,
     }

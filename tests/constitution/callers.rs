@@ -29,7 +29,12 @@ enum Door {
     Root,
 }
 
-const DOORS: [(&str, Door); 28] = [
+const DOORS: [(&str, Door); 33] = [
+    ("Audiences/CreateAudience", Door::Admin),
+    ("Audiences/DeleteAudience", Door::Admin),
+    ("Audiences/GetAudience", Door::Admin),
+    ("Audiences/ListAudiences", Door::Root),
+    ("Audiences/UpdateAudience", Door::Admin),
     ("Audit/ListEvents", Door::Admin),
     ("Auth/ChangePassword", Door::SignedIn),
     ("Auth/Login", Door::Open),

@@ -1,6 +1,7 @@
 //! What users do and what they get, a file for each part of the contract.
 
 mod accounts;
+mod audiences;
 mod bad_input;
 mod crash;
 mod foreign;

@@ -15,8 +15,9 @@ use tessera::{
     config::{Config, Flags},
     crypto::random::SystemRandomness,
     proto::{
-        audit_client::AuditClient, auth_client::AuthClient, keys_client::KeysClient,
-        session_client::SessionClient, tenants_client::TenantsClient, users_client::UsersClient,
+        audiences_client::AudiencesClient, audit_client::AuditClient, auth_client::AuthClient,
+        keys_client::KeysClient, session_client::SessionClient, tenants_client::TenantsClient,
+        users_client::UsersClient,
     },
     server::{self, ServeError},
 };
@@ -290,6 +291,11 @@ impl Server {
     /// `Tenants`.
     pub fn tenants(&self) -> TenantsClient<Channel> {
         TenantsClient::new(self.channel.clone())
+    }
+
+    /// `Audiences`.
+    pub fn audiences(&self) -> AudiencesClient<Channel> {
+        AudiencesClient::new(self.channel.clone())
     }
 
     /// `Audit`.

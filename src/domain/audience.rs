@@ -1,0 +1,173 @@
+//! Audiences: services that tokens are for and that want them made in a way of their own.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use super::{InvalidField, claims::OWN_AUDIENCE, text};
+
+/// The most audiences that can be registered: every server holds them all in memory.
+pub const MOST: usize = 1000;
+/// The longest time that a new secret can wait before it signs.
+pub const LONGEST_WAIT: TimeDelta = TimeDelta::days(30);
+
+/// A service that tokens are for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audience {
+    /// Its id.
+    pub id: Uuid,
+    /// What stands in the claim `aud`, one of a kind.
+    pub name: String,
+    /// The name to show.
+    pub display_name: String,
+    /// How tokens for it alone are signed.
+    pub signing: Signing,
+    /// The public key that tokens for it alone are encrypted to, a JWK.
+    pub encryption_jwk: Option<String>,
+    /// When it was registered.
+    pub create_time: DateTime<Utc>,
+    /// When it was changed.
+    pub update_time: DateTime<Utc>,
+}
+
+/// How the tokens for an audience are signed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Signing {
+    /// As all tokens are.
+    #[default]
+    PublicKey,
+    /// With a secret that Tessera and the audience share.
+    Hs256,
+}
+
+impl Signing {
+    /// The word in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PublicKey => "PUBLIC_KEY",
+            Self::Hs256 => "HS256",
+        }
+    }
+}
+
+/// A secret of an audience, without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Its id.
+    pub kid: String,
+    /// When it was made, from which on what it signs is accepted.
+    pub create_time: DateTime<Utc>,
+    /// When it begins to sign. No two of an audience begin at once.
+    pub activate_time: DateTime<Utc>,
+}
+
+/// What can't be done now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotNow {
+    /// One secret is being exchanged for another.
+    #[error("the audience's secret is being exchanged already; the next exchange can begin at {0}")]
+    Exchanging(DateTime<Utc>),
+    /// No more are held in memory.
+    #[error("there are {MOST} audiences, and no more can be registered")]
+    Full,
+}
+
+/// Checks the name of a new audience. Tessera's own API is none that anybody else can register.
+pub fn parse_name(field: &'static str, name: &str) -> Result<String, InvalidField> {
+    if name == OWN_AUDIENCE {
+        return Err(InvalidField::new(field, format!("`{OWN_AUDIENCE}` is Tessera's own")));
+    }
+    text::audience(field, &[name.to_owned()])?;
+    Ok(name.to_owned())
+}
+
+/// The secret that signs now: of those whose time has come, the newest. The first one signs even where this
+/// server's clock is a little behind of the one that made it.
+pub fn signing(secrets: &[Secret], now: DateTime<Utc>) -> Option<&Secret> {
+    let begun = secrets.iter().filter(|secret| secret.activate_time <= now);
+    let first = || secrets.iter().min_by_key(|secret| secret.activate_time);
+    begun.max_by_key(|secret| secret.activate_time).or_else(first)
+}
+
+/// When a secret is no longer accepted, where another one takes its place. `longest_life` is how long anything lives
+/// that it signed.
+pub fn expire_time(secret: &Secret, secrets: &[Secret], longest_life: TimeDelta) -> Option<DateTime<Utc>> {
+    let successors =
+        secrets.iter().map(|other| other.activate_time).filter(|time| *time > secret.activate_time);
+    successors.min().map(|begins| begins + longest_life)
+}
+
+/// Whether what a secret signs is accepted.
+pub fn is_alive(secret: &Secret, secrets: &[Secret], longest_life: TimeDelta, now: DateTime<Utc>) -> bool {
+    expire_time(secret, secrets, longest_life).is_none_or(|time| now < time)
+}
+
+/// When a new secret beside these living ones begins to sign, asked to do so after `wait`.
+pub fn next_activate_time(
+    alive: &[Secret],
+    wait: TimeDelta,
+    longest_life: TimeDelta,
+    now: DateTime<Utc>,
+) -> Result<DateTime<Utc>, NotNow> {
+    if alive.len() > 1 {
+        let ends = alive.iter().filter_map(|secret| expire_time(secret, alive, longest_life)).min();
+        return Err(NotNow::Exchanging(ends.unwrap_or(now)));
+    }
+    let after_the_other = alive.iter().map(|secret| secret.activate_time + TimeDelta::microseconds(1)).max();
+    Ok((now + wait).max(after_the_other.unwrap_or(now)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice::from_ref;
+
+    use super::*;
+
+    const LIFE: TimeDelta = TimeDelta::hours(1);
+
+    fn at(minutes: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::minutes(minutes)
+    }
+
+    fn secret(kid: &str, create: i64, activate: i64) -> Secret {
+        Secret { kid: kid.to_owned(), create_time: at(create), activate_time: at(activate) }
+    }
+
+    #[test]
+    fn one_secret_signs_at_a_time_and_the_old_one_outlives_what_it_signed() {
+        let (old, new) = (secret("old", 0, 0), secret("new", 100, 110));
+        let both = [new.clone(), old.clone()];
+        let signs = |minutes| signing(&both, at(minutes)).map(|secret| secret.kid.as_str());
+        assert_eq!(
+            (signs(-1), signs(0), signs(109), signs(110)),
+            (Some("old"), Some("old"), Some("old"), Some("new"))
+        );
+        assert_eq!(expire_time(&old, &both, LIFE), Some(at(170)));
+        assert_eq!(expire_time(&new, &both, LIFE), None);
+        assert!(is_alive(&old, &both, LIFE, at(169)) && !is_alive(&old, &both, LIFE, at(170)));
+        assert!(is_alive(&new, &both, LIFE, at(100_000)));
+        assert_eq!(signing(&[], at(0)), None);
+    }
+
+    #[test]
+    fn no_third_secret_is_made_while_two_are_alive() {
+        let (old, new) = (secret("old", 0, 0), secret("new", 100, 110));
+        let wait = TimeDelta::minutes(10);
+        let next = |alive: &[Secret], wait, minutes| next_activate_time(alive, wait, LIFE, at(minutes));
+        assert_eq!(next(from_ref(&old), wait, 100), Ok(at(110)));
+        assert_eq!(next(&[old.clone(), new.clone()], wait, 120), Err(NotNow::Exchanging(at(170))));
+        assert_eq!(next(from_ref(&new), TimeDelta::zero(), 170), Ok(at(170)));
+        let at_once = next(from_ref(&old), TimeDelta::zero(), 0);
+        assert_eq!(
+            at_once,
+            Ok(at(0) + TimeDelta::microseconds(1)),
+            "later than the one before, by any clock"
+        );
+    }
+
+    #[test]
+    fn a_name_is_one_audience_and_not_our_own() {
+        let parse = |name: &str| parse_name("name", name).is_ok();
+        assert!(parse("orders") && parse("https://orders.example/api") && parse("Tessera"));
+        assert!(!parse("") && !parse("tessera") && !parse("two words") && !parse(&"a".repeat(257)));
+    }
+}

@@ -1,0 +1,139 @@
+//! The table `audiences`.
+
+use diesel::{
+    BoolExpressionMethods, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable,
+    SelectableHelper,
+};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::{
+    Cached, Conn, Slice, Stored,
+    columns::{IdCol, TimeCol},
+    on,
+    schema::audiences,
+};
+use crate::domain::{
+    Inconsistent,
+    audience::{Audience, Signing},
+};
+
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = audiences)]
+struct Row {
+    id: IdCol,
+    name: String,
+    display_name: String,
+    signing: String,
+    encryption_jwk: Option<String>,
+    create_time: TimeCol,
+    update_time: TimeCol,
+}
+
+impl From<&Audience> for Row {
+    fn from(audience: &Audience) -> Self {
+        Self {
+            id: IdCol(audience.id),
+            name: audience.name.clone(),
+            display_name: audience.display_name.clone(),
+            signing: audience.signing.as_str().to_owned(),
+            encryption_jwk: audience.encryption_jwk.clone(),
+            create_time: TimeCol(audience.create_time),
+            update_time: TimeCol(audience.update_time),
+        }
+    }
+}
+
+impl TryFrom<Row> for Audience {
+    type Error = Inconsistent;
+
+    fn try_from(row: Row) -> Result<Self, Inconsistent> {
+        let signing =
+            [Signing::PublicKey, Signing::Hs256].into_iter().find(|way| way.as_str() == row.signing);
+        Ok(Self {
+            id: row.id.0,
+            name: row.name,
+            display_name: row.display_name,
+            signing: signing.ok_or(Inconsistent { table: "audiences", column: "signing" })?,
+            encryption_jwk: row.encryption_jwk,
+            create_time: row.create_time.0,
+            update_time: row.update_time.0,
+        })
+    }
+}
+
+fn all(rows: Vec<Row>) -> Stored<Vec<Audience>> {
+    rows.into_iter().map(|row| Ok(row.try_into()?)).collect()
+}
+
+/// Adds an audience; a taken name is [`StoreError::Taken`](super::StoreError::Taken).
+pub async fn insert(conn: &mut Conn, audience: &Audience) -> Stored<()> {
+    let row = Row::from(audience);
+    on!(conn, c => Cached(diesel::insert_into(audiences::table).values(&row)).execute(c).await)?;
+    Ok(())
+}
+
+/// How many there are.
+pub async fn count(conn: &mut Conn) -> Stored<i64> {
+    Ok(on!(conn, c => audiences::table.count().get_result(c).await)?)
+}
+
+/// The audience with this id.
+pub async fn find(conn: &mut Conn, id: Uuid) -> Stored<Option<Audience>> {
+    let row: Option<Row> = on!(conn, c => {
+        audiences::table.find(IdCol(id)).select(Row::as_select()).first(c).await.optional()
+    })?;
+    Ok(row.map(Audience::try_from).transpose()?)
+}
+
+/// The audience with this name.
+pub async fn find_by_name(conn: &mut Conn, name: &str) -> Stored<Option<Audience>> {
+    let row: Option<Row> = on!(conn, c => {
+        audiences::table.filter(audiences::name.eq(name)).select(Row::as_select()).first(c).await.optional()
+    })?;
+    Ok(row.map(Audience::try_from).transpose()?)
+}
+
+/// Audiences, newest first.
+pub async fn list(conn: &mut Conn, slice: Slice) -> Stored<Vec<Audience>> {
+    let rows: Vec<Row> = on!(conn, c => {
+        audiences::table
+            .filter(audiences::id.lt(slice.below()))
+            .order(audiences::id.desc())
+            .limit(slice.limit)
+            .select(Row::as_select())
+            .load(c)
+            .await
+    })?;
+    all(rows)
+}
+
+/// The audiences whose tokens are signed or encrypted in a way of their own.
+pub async fn list_own_ways(conn: &mut Conn) -> Stored<Vec<Audience>> {
+    let rows: Vec<Row> = on!(conn, c => {
+        let has_own = audiences::signing
+            .ne(Signing::PublicKey.as_str())
+            .or(audiences::encryption_jwk.is_not_null());
+        audiences::table.filter(has_own).select(Row::as_select()).load(c).await
+    })?;
+    all(rows)
+}
+
+/// Writes what can be changed of an audience; says whether it is there.
+pub async fn update(conn: &mut Conn, audience: &Audience) -> Stored<bool> {
+    let changed = on!(conn, c => {
+        let update = diesel::update(audiences::table.find(IdCol(audience.id))).set((
+            audiences::display_name.eq(&audience.display_name),
+            audiences::encryption_jwk.eq(&audience.encryption_jwk),
+            audiences::update_time.eq(TimeCol(audience.update_time)),
+        ));
+        Cached(update).execute(c).await
+    })?;
+    Ok(changed == 1)
+}
+
+/// Removes an audience that has no secrets; says whether it was there.
+pub async fn delete(conn: &mut Conn, id: Uuid) -> Stored<bool> {
+    let deleted = on!(conn, c => Cached(diesel::delete(audiences::table.find(IdCol(id)))).execute(c).await)?;
+    Ok(deleted == 1)
+}
