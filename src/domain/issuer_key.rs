@@ -3,7 +3,7 @@
 //! `PREPARED → ACTIVE → RETIRED`, or `REVOKED` from anywhere. A key is published before it signs and stays
 //! published until nothing that it signed is alive, so that a verifier with a cached key set never notices.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::algorithm::Algorithm;
 
@@ -97,7 +97,7 @@ pub enum OutOfOrder {
     #[error("the key is {}, and only a PREPARED one can be activated", .0.as_str())]
     NotPrepared(State),
     /// Verifiers may not have fetched it yet.
-    #[error("the key was not published long enough; it may sign from {0} on")]
+    #[error("the key was not published long enough; it may sign from {} on", .0.to_rfc3339_opts(SecondsFormat::AutoSi, true))]
     TooEarly(DateTime<Utc>),
 }
 

@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 
-TOUR = re.compile(r"(?<=\n## Five minutes with grpcurl\n).*?(?=\n## )", re.S)
+TOUR = re.compile(r"(?<=\n## Five minutes with grpcurl\n).*?(?=\n## Protecting a service of your own\n)", re.S)
 BLOCK = re.compile(r"```sh\n(.*?)```\n(?:\n```(?:json|text)\n(.*?)```\n)?", re.S)
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 PASSWORD = re.compile(r"(?<=FIRST_PASSWORD=)\S+|(?<=^      )[A-Za-z0-9]{24}$", re.M)

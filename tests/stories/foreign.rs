@@ -1,7 +1,7 @@
 //! Clients that know nothing of this code: PyJWT, grpcio, grpcurl; and the `verifier` with the issuer's keys alone.
 //! Against the binary, since they look at the real clock.
 
-use std::{env, process::Stdio};
+use std::{env, path::Path, process::Stdio};
 
 use chrono::TimeDelta;
 use tessera::{
@@ -147,10 +147,20 @@ async fn grpcurl_follows_the_readme_word_for_word() -> Outcome {
     std::fs::write(&said_file, said)?;
     let grpcurl = installed("TESTS_GRPCURL", "python/bin/grpcurl");
     let mut path = grpcurl.parent().ok_or("it lies in a folder")?.as_os_str().to_owned();
-    path.push(":");
-    path.push(env::var_os("PATH").unwrap_or_default());
+    for folder in [
+        Path::new(env!("CARGO_BIN_EXE_tessera"))
+            .parent()
+            .ok_or("it lies in a folder")?
+            .as_os_str()
+            .to_owned(),
+        env::var_os("PATH").unwrap_or_default(),
+    ] {
+        path.push(":");
+        path.push(folder);
+    }
     let mut tour = client("tour.py");
-    tour.current_dir(reader.path()).env("PATH", path).arg(file("README.md")).arg(address).arg(said_file);
+    // Where the service runs too: its data lies in ./data.
+    tour.current_dir(home.dir()).env("PATH", path).arg(file("README.md")).arg(address).arg(said_file);
     if env::var_os("TESTS_WRITE_README").is_some() {
         tour.arg("--write");
     }
