@@ -4,6 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::Refusal;
+use crate::domain::algorithm::Algorithm;
 
 /// The longest token that is looked at, in bytes.
 pub(super) const MAX_TOKEN_LEN: usize = 16 * 1024;
@@ -85,8 +86,22 @@ impl<'t> Parts<'t> {
         if have.eq_ignore_ascii_case(typ) { Ok(()) } else { Err(Refusal::Invalid("another type of token")) }
     }
 
+    /// Whether it says of what type it is.
+    pub(super) fn has_type(&self) -> bool {
+        self.header.typ.is_some()
+    }
+
     pub(super) fn kid(&self) -> Result<&str, Refusal> {
-        self.header.kid.as_deref().ok_or(Refusal::Invalid("no key id"))
+        self.maybe_kid().ok_or(Refusal::Invalid("no key id"))
+    }
+
+    pub(super) fn maybe_kid(&self) -> Option<&str> {
+        self.header.kid.as_deref()
+    }
+
+    /// The algorithm that it says to be signed with, where that is one of ours.
+    pub(super) fn algorithm(&self) -> Option<Algorithm> {
+        self.header.alg.parse().ok()
     }
 
     pub(super) fn endorsement(&self) -> Option<&str> {

@@ -45,11 +45,12 @@ impl PublicKey {
     pub fn from_jwk(jwk: &Jwk) -> Result<Self, BadKey> {
         let algorithm = jwk.common.key_algorithm.as_ref().ok_or(BadKey::Algorithm)?;
         let algorithm: Algorithm = algorithm.to_string().parse().map_err(|_| BadKey::Algorithm)?;
-        Ok(Self(Arc::new(Inner {
-            kid: jwk.thumbprint(ThumbprintHash::SHA256)?,
-            algorithm,
-            key: DecodingKey::from_jwk(jwk)?,
-        })))
+        Self::with_kid(jwk.thumbprint(ThumbprintHash::SHA256)?, algorithm, jwk)
+    }
+
+    /// The key of a JWK under this id, for this algorithm.
+    pub(super) fn with_kid(kid: String, algorithm: Algorithm, jwk: &Jwk) -> Result<Self, BadKey> {
+        Ok(Self(Arc::new(Inner { kid, algorithm, key: DecodingKey::from_jwk(jwk)? })))
     }
 
     /// Reads a JWK set (RFC 7517 section 5).

@@ -7,6 +7,8 @@
 
 #[cfg(feature = "encryption")]
 mod decryption;
+mod foreign;
+mod foreign_keys;
 mod header;
 mod key;
 mod shared;
@@ -23,6 +25,8 @@ use uuid::Uuid;
 use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims, ENDORSEMENT_TYPE, Endorsement};
 #[cfg(feature = "encryption")]
 pub use decryption::DecryptionKey;
+pub use foreign::ForeignIssuer;
+pub use foreign_keys::BadKeySet;
 use header::Parts;
 pub use key::{BadKey, PublicKey};
 use shared::Shared;

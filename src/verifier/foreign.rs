@@ -1,0 +1,125 @@
+//! Tokens of other issuers, checked as ours are: the same parts, the same keys, the same header rules.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{PublicKey, Refusal, claims, header::Parts};
+use crate::domain::{algorithm::Algorithm, claims::ACCESS_TOKEN_TYPE};
+
+/// The `typ` of a token whose issuer gives it no kind of its own.
+const PLAIN_TYPE: &str = "JWT";
+
+/// Another issuer and what its tokens must be.
+#[derive(Debug, Clone)]
+pub struct ForeignIssuer {
+    /// The claim `iss`, exactly.
+    pub issuer: String,
+    /// Audiences of which a token must carry one.
+    pub audiences: Vec<String>,
+    /// Algorithms that are accepted.
+    pub algorithms: Vec<Algorithm>,
+}
+
+/// What must be there for a token to be believed, of which types.
+#[derive(Deserialize)]
+struct Registered {
+    iss: String,
+    aud: Audience,
+    exp: f64,
+    #[serde(default)]
+    nbf: Option<f64>,
+    #[serde(default)]
+    iat: Option<f64>,
+}
+
+/// RFC 7519 section 4.1.3.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Audience {
+    fn is_one_of(&self, accepted: &[String]) -> bool {
+        match self {
+            Self::One(one) => accepted.contains(one),
+            Self::Many(many) => many.iter().any(|audience| accepted.contains(audience)),
+        }
+    }
+}
+
+impl ForeignIssuer {
+    /// Who a token says to be from. Nothing is checked yet: good for finding the issuer that it is checked with.
+    pub fn claimed_by(token: &str) -> Result<String, Refusal> {
+        #[derive(Deserialize)]
+        struct Issuer {
+            iss: String,
+        }
+        Ok(claims::<Issuer>(&Parts::split(token)?)?.iss)
+    }
+
+    /// Checks signature, then claims, with these keys of the issuer. Gives the claims as they are.
+    pub fn check(
+        &self,
+        token: &str,
+        keys: &[PublicKey],
+        now: DateTime<Utc>,
+        leeway: TimeDelta,
+    ) -> Result<Map<String, Value>, Refusal> {
+        let parts = Parts::split(token)?;
+        if parts.has_type() {
+            parts.require_type(PLAIN_TYPE).or_else(|_| parts.require_type(ACCESS_TOKEN_TYPE))?;
+        }
+        let algorithm = parts.algorithm().filter(|algorithm| self.algorithms.contains(algorithm));
+        let algorithm = algorithm.ok_or(Refusal::Invalid("an algorithm that is not accepted"))?;
+        parts.require_signature(find(keys, parts.maybe_kid(), algorithm)?)?;
+        self.check_claims(&claims(&parts)?, now, leeway)?;
+        claims(&parts)
+    }
+
+    fn check_claims(
+        &self,
+        claims: &Registered,
+        now: DateTime<Utc>,
+        leeway: TimeDelta,
+    ) -> Result<(), Refusal> {
+        if claims.iss != self.issuer {
+            return Err(Refusal::Invalid("another issuer"));
+        }
+        if !claims.aud.is_one_of(&self.audiences) {
+            return Err(Refusal::Invalid("another audience"));
+        }
+        // RFC 7519 section 2: a NumericDate may have a fraction, which is cut off.
+        let seconds = |time: f64| time as i64;
+        if seconds(claims.exp) <= (now - leeway).timestamp() {
+            return Err(Refusal::Expired);
+        }
+        let latest = (now + leeway).timestamp();
+        if [claims.nbf, claims.iat].into_iter().flatten().any(|time| seconds(time) > latest) {
+            return Err(Refusal::Invalid("not valid yet"));
+        }
+        Ok(())
+    }
+}
+
+/// The key that a token names; where neither it nor the set names any, the only one of its algorithm.
+fn find<'k>(
+    keys: &'k [PublicKey],
+    kid: Option<&str>,
+    algorithm: Algorithm,
+) -> Result<&'k PublicKey, Refusal> {
+    if let Some(kid) = kid.filter(|kid| !kid.is_empty()) {
+        let named = || keys.iter().filter(|key| key.kid() == kid);
+        // A set may hold one key once for each algorithm. Any other key of this name refuses the signature.
+        let fitting = named().find(|key| key.algorithm() == algorithm);
+        return fitting.or_else(|| named().next()).ok_or(Refusal::UnknownKey);
+    }
+    let mut fitting = keys.iter().filter(|key| key.algorithm() == algorithm);
+    match (fitting.next(), fitting.next()) {
+        (Some(key), None) if keys.iter().all(|key| key.kid().is_empty()) => Ok(key),
+        (None, _) => Err(Refusal::UnknownKey),
+        _ => Err(Refusal::Invalid("no key id, and more than one key or keys with ids")),
+    }
+}
