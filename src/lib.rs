@@ -8,6 +8,7 @@
 //! | [`verifier`] | what other services import: trust state and token check |
 //! | [`clock`] | the one place that reads the wall clock |
 //! | [`crypto`] | secret bytes: randomness, hashing, keys, signing, sealing |
+//! | [`fetch`] | small documents over HTTP: the keys of other issuers |
 //! | [`models`] | diesel-async: pools, column types, schema, a file per table |
 //! | [`app`] | the verbs, one per file; the only place where transactions open |
 //! | [`rpc`] | gRPC in, gRPC out, a file per service; who may call what; errors as statuses |
@@ -16,7 +17,7 @@
 //! | [`server`] | builds, serves, drains |
 //! | [`cli`] | a file per command |
 //!
-//! Who may use whom: `main → cli → server → rpc, http → app → domain, models, crypto, verifier`.
+//! Who may use whom: `main → cli → server → rpc, http → app → domain, models, crypto, verifier, fetch`.
 //! With `default-features = false, features = ["verifier"]` only `proto`, `domain` and `verifier`
 //! are compiled, and no database with them.
 
@@ -38,6 +39,8 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod crypto;
+#[cfg(feature = "server")]
+pub mod fetch;
 #[cfg(feature = "server")]
 pub mod http;
 #[cfg(feature = "server")]

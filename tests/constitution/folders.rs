@@ -9,18 +9,19 @@ use std::{
 use crate::support::Outcome;
 
 /// Each folder (or file) of `src`, which of our modules it may name, and which libraries it may not.
-const RULES: [(&str, &[&str], &[&str]); 9] = [
+const RULES: [(&str, &[&str], &[&str]); 10] = [
     (
         "domain",
         &["domain"],
         &["tonic", "diesel", "tokio", "axum", "std::time", "std::fs", "std::env", "aws_lc_rs", "tracing"],
     ),
     ("crypto", &["crypto", "domain"], &["tonic", "diesel", "axum", "std::fs", "std::env"]),
+    ("fetch", &["fetch"], &["tonic", "diesel", "axum", "jsonwebtoken", "std::fs", "std::env"]),
     ("models", &["models", "domain"], &["tonic", "axum", "argon2", "aws_lc_rs"]),
     ("verifier", &["verifier", "domain", "proto"], &["diesel", "axum", "aws_lc_rs", "argon2", "std::fs"]),
     (
         "app",
-        &["app", "clock", "crypto", "domain", "models", "verifier"],
+        &["app", "clock", "crypto", "domain", "fetch", "models", "verifier"],
         &["tonic", "diesel", "axum", "std::fs", "std::env", "figment"],
     ),
     ("rpc", &["rpc", "app", "domain", "proto"], &["diesel", "aws_lc_rs", "argon2", "std::fs", "std::env"]),
