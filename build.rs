@@ -5,7 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 
 /// Messages with a secret in them: `src/proto.rs` writes their `Debug` by hand.
-const SILENT: [&str; 10] = [
+const SILENT: [&str; 11] = [
     ".tessera.v1.Tokens",
     ".tessera.v1.SignUpRequest",
     ".tessera.v1.LoginRequest",
@@ -17,6 +17,7 @@ const SILENT: [&str; 10] = [
     // A private key that was pasted where the public one belongs.
     ".tessera.v1.CreateAudienceRequest",
     ".tessera.v1.UpdateAudienceRequest",
+    ".tessera.v1.CheckForeignTokenRequest",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -35,4 +35,5 @@ silent_debug! {
     NewAudienceSecret { kid, activate_time }
     CreateAudienceRequest { name, display_name, signing }
     UpdateAudienceRequest { audience_id, display_name, rotate_secret, activate_after }
+    CheckForeignTokenRequest {}
 }

@@ -55,7 +55,7 @@ impl Caller {
     }
 
     /// Refuses all but the admins of the tenant `default`.
-    pub(super) fn require_root(&self) -> Result<(), Error> {
+    pub fn require_root(&self) -> Result<(), Error> {
         if self.is_root { Ok(()) } else { Err(Error::InsufficientScope) }
     }
 }

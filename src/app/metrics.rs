@@ -81,6 +81,7 @@ pub struct Metrics {
     rotation_failures: Counter,
     issuer_keys: Family<KeyLabels, Gauge>,
     issuer_key_age: Family<AlgorithmLabel, Gauge>,
+    foreign_fetches: Family<Outcome, Counter>,
 }
 
 /// Upper bounds in seconds.
@@ -113,6 +114,7 @@ impl Default for Metrics {
             rotation_failures: Counter::default(),
             issuer_keys: Family::default(),
             issuer_key_age: Family::default(),
+            foreign_fetches: Family::default(),
         };
         metrics.register();
         metrics
@@ -145,6 +147,8 @@ impl Metrics {
         r.register("issuer_keys", "Issuer keys by algorithm and state", self.issuer_keys.clone());
         let age = "How long the active issuer key has signed";
         r.register_with_unit("issuer_key_age", age, Unit::Seconds, self.issuer_key_age.clone());
+        let foreign_fetches = "Fetches of trusted issuers' keys by outcome";
+        r.register("foreign_key_fetches", foreign_fetches, self.foreign_fetches.clone());
     }
 
     /// All of it in the OpenMetrics text format.
@@ -219,6 +223,10 @@ impl Metrics {
                     .set((now - since).num_seconds());
             }
         }
+    }
+
+    pub(super) fn count_foreign_fetch(&self, outcome: &'static str) {
+        self.foreign_fetches.get_or_create(&Outcome { outcome }).inc();
     }
 
     pub(super) fn observe_revision(&self, revision: i64) {

@@ -22,6 +22,8 @@ mod tokens;
 
 pub mod audiences;
 pub mod change_password;
+pub mod check_foreign_token;
+pub mod foreign_keys;
 pub mod issuer_keys;
 pub mod list_events;
 pub mod login;
@@ -34,6 +36,7 @@ pub mod sessions;
 pub mod sign_up;
 pub mod tenants;
 pub mod trust_tail;
+pub mod trusted_issuers;
 pub mod users;
 pub mod verify_token;
 
@@ -57,6 +60,7 @@ use crate::{
         session::Limits,
         trust::{Revocation, TrustChange},
     },
+    fetch::Fetcher,
     models::{Conn, Store, Work, trust_log},
     verifier::{Expected, Refusal, SharedKey, Verifier},
 };
@@ -151,6 +155,7 @@ pub struct App {
     sealer: Arc<Sealer>,
     keys: Keys,
     registered: Registered,
+    fetcher: Fetcher,
     spare_key_taken: Notify,
     makers: SessionMakers,
     verifier: Arc<Verifier>,

@@ -1,4 +1,5 @@
-//! What admins have registered and every token depends on, in memory: tenants' algorithms, audiences' keys.
+//! What admins have registered and every token depends on, in memory: tenants' algorithms, audiences' keys, trusted
+//! issuers.
 
 use std::{
     collections::HashMap,
@@ -7,12 +8,16 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{App, Error, audience_keys::AudienceKeys};
+use super::{App, Error, audience_keys::AudienceKeys, foreign_keys::Trusted};
 use crate::{
     domain::{
         InvalidField, algorithm::Algorithm, audience::Audience, claims::OWN_AUDIENCE, tenant::TenantSigning,
+        trusted_issuer,
     },
-    models::{audience_secrets, audience_secrets::SealedSecret, audiences, tenants, trust_log},
+    models::{
+        Slice, audience_secrets, audience_secrets::SealedSecret, audiences, tenants, trust_log,
+        trusted_issuers, trusted_issuers::Found,
+    },
     verifier::SharedKey,
 };
 
@@ -25,6 +30,8 @@ pub(super) struct Registry {
     audiences: HashMap<String, AudienceKeys>,
     /// A key of an audience can't be used.
     pub(super) is_damaged: bool,
+    /// By the claim `iss`.
+    trusted_issuers: HashMap<String, Arc<Trusted>>,
 }
 
 impl Registry {
@@ -55,6 +62,16 @@ impl Registry {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The trusted issuer whose tokens carry this `iss`.
+    pub(super) fn trusted_issuer(&self, issuer: &str) -> Option<Arc<Trusted>> {
+        self.trusted_issuers.get(issuer).cloned()
+    }
+
+    /// Every trusted issuer.
+    pub(super) fn trusted_issuers(&self) -> impl Iterator<Item = &Arc<Trusted>> {
+        self.trusted_issuers.values()
     }
 
     fn tenants(&self) -> impl Iterator<Item = &TenantSigning> {
@@ -89,11 +106,14 @@ impl App {
             let head = trust_log::head(conn).await?;
             let tenants = tenants::list_own_signing(conn).await?;
             let audiences = audiences::list_own_ways(conn).await?;
+            let all = Slice { before: None, limit: trusted_issuer::MOST };
+            let issuers = trusted_issuers::list(conn, all).await?;
             // Asked last: an audience that is read has its secrets.
-            Ok((head.registry, tenants, audiences, audience_secrets::list(conn).await?))
+            Ok((head.registry, tenants, issuers, audiences, audience_secrets::list(conn).await?))
         });
-        let (version, tenants, audiences, secrets) = read.await?;
+        let (version, tenants, trusted_issuers, audiences, secrets) = read.await?;
         let tenants = tenants.into_iter().map(|tenant| (tenant.id, tenant.signing)).collect();
+        let trusted_issuers = self.open_trusted_issuers(trusted_issuers);
         let mut secrets_of: HashMap<Uuid, Vec<SealedSecret>> = HashMap::new();
         for secret in secrets {
             secrets_of.entry(secret.audience_id).or_default().push(secret);
@@ -107,8 +127,31 @@ impl App {
         let audiences: HashMap<_, _> = audiences.into_iter().map(open).collect();
         let is_damaged = audiences.values().any(AudienceKeys::is_damaged);
         *self.registered.now.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Registry { version, tenants, audiences, is_damaged });
+            Arc::new(Registry { version, tenants, audiences, trusted_issuers, is_damaged });
         Ok(())
+    }
+
+    /// Opens each by itself: one that makes no sense is left out, and tokens of its issuer are refused.
+    fn open_trusted_issuers(&self, found: Vec<Found>) -> HashMap<String, Arc<Trusted>> {
+        let before = self.registry();
+        let mut opened = HashMap::new();
+        for Found { id, issuer } in found {
+            let trusted = issuer.map_err(|error| error.to_string()).and_then(|record| {
+                if record.issuer == self.settings.issuer {
+                    return Err("it has our own name".to_owned());
+                }
+                let before = before.trusted_issuers.get(&record.issuer);
+                Trusted::open(record, before.map(|known| &**known))
+                    .map_err(|bad| format!("its key set {bad}"))
+            });
+            match trusted {
+                Ok(trusted) => {
+                    opened.insert(trusted.record.issuer.clone(), Arc::new(trusted));
+                }
+                Err(error) => tracing::error!(%id, error, "can't use a trusted issuer"),
+            }
+        }
+        opened
     }
 
     /// Every algorithm that an issuer key is wanted of.

@@ -26,6 +26,7 @@ use crate::{
         text,
         user::User,
     },
+    fetch::Fetcher,
     models::{Conn, Store, audit_events, server_secrets, tenants, users},
 };
 
@@ -84,6 +85,7 @@ impl App {
             verifier: Arc::default(),
             keys: Keys::new(patience),
             registered: Registered::default(),
+            fetcher: Fetcher::new().map_err(|error| Error::Internal(error.to_string()))?,
             spare_key_taken: Notify::new(),
             default_tenant_id: Uuid::nil(),
         };

@@ -127,10 +127,7 @@ fn check_log(check: &Check<'_>, config: &Config) -> Result<(), BadSetting> {
 
 fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetting> {
     let Config { database, tokens, sessions, accounts, .. } = config;
-    let issuer = tokens.issuer.parse::<http::Uri>().ok();
-    let is_issuer = issuer.is_some_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
-    });
+    let is_issuer = text::is_issuer(&tokens.issuer);
     check.require(is_issuer, "tokens.issuer", "is not an http or https URL without a query (RFC 8414)")?;
     let default_audience = match text::audience("tokens.default_audience", &tokens.default_audience) {
         Ok(audience) if !audience.is_empty() => audience,

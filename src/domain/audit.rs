@@ -67,6 +67,12 @@ pub enum Action {
     RevokeKey,
     /// An issuer key is gone with all that it signed.
     ForgetKey,
+    /// An admin registered another issuer whose tokens are believed.
+    CreateTrustedIssuer,
+    /// An admin changed such an issuer.
+    UpdateTrustedIssuer,
+    /// An admin removed such an issuer.
+    DeleteTrustedIssuer,
 }
 
 impl Action {
@@ -97,6 +103,9 @@ impl Action {
             Self::RetireKey => "retire_key",
             Self::RevokeKey => "revoke_key",
             Self::ForgetKey => "forget_key",
+            Self::CreateTrustedIssuer => "create_trusted_issuer",
+            Self::UpdateTrustedIssuer => "update_trusted_issuer",
+            Self::DeleteTrustedIssuer => "delete_trusted_issuer",
         }
     }
 }
@@ -125,6 +134,8 @@ pub enum Target {
     Key(String),
     /// An audience and its name, which outlives it in the trail.
     Audience(Uuid, String),
+    /// Another issuer whose tokens are believed, with its URL.
+    TrustedIssuer(Uuid, String),
 }
 
 impl Target {
@@ -137,6 +148,7 @@ impl Target {
             Self::Tenant(_) => "tenant",
             Self::Key(_) => "key",
             Self::Audience(..) => "audience",
+            Self::TrustedIssuer(..) => "trusted_issuer",
         }
     }
 
@@ -144,14 +156,18 @@ impl Target {
     pub const fn id(&self) -> Option<Uuid> {
         match self {
             Self::None | Self::Key(_) => None,
-            Self::User(id) | Self::Session(id) | Self::Tenant(id) | Self::Audience(id, _) => Some(*id),
+            Self::User(id)
+            | Self::Session(id)
+            | Self::Tenant(id)
+            | Self::Audience(id, _)
+            | Self::TrustedIssuer(id, _) => Some(*id),
         }
     }
 
     /// Its name, where it has no id or would be known by its name alone.
     pub fn name(self) -> Option<String> {
         match self {
-            Self::Key(name) | Self::Audience(_, name) => Some(name),
+            Self::Key(name) | Self::Audience(_, name) | Self::TrustedIssuer(_, name) => Some(name),
             _ => None,
         }
     }

@@ -27,6 +27,8 @@ pub mod tenant;
 pub mod text;
 pub mod trust;
 #[cfg(feature = "server")]
+pub mod trusted_issuer;
+#[cfg(feature = "server")]
 pub mod user;
 
 /// What is wrong with one field of a request.

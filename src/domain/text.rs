@@ -10,6 +10,14 @@ pub fn one_form(text: &str) -> String {
     text.nfkc().collect()
 }
 
+/// Whether it can be an issuer: an http or https URL without a query or a fragment (RFC 8414 section 2).
+pub fn is_issuer(text: &str) -> bool {
+    let url = text.parse::<http::Uri>().ok();
+    url.is_some_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() && url.query().is_none()
+    }) && !text.contains('#')
+}
+
 /// A text for people: at most `max` characters, no control characters, may be empty.
 pub fn shown(field: &'static str, text: &str, max: usize) -> Result<String, InvalidField> {
     if text.chars().count() > max {

@@ -23,6 +23,7 @@ pub mod sessions;
 pub mod spare_keys;
 pub mod tenants;
 pub mod trust_log;
+pub mod trusted_issuers;
 pub mod users;
 
 pub use conn::Conn;

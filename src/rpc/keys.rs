@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert, parse};
+use super::{convert, parse, trusted_issuers as told};
 use crate::{
-    app::{App, Error, issuer_keys, public_keys},
+    app::{App, Error, check_foreign_token, issuer_keys, public_keys, trusted_issuers},
     proto::{self, keys_server::Keys},
 };
+
+/// The field that names a trusted issuer.
+const ISSUER_ID: &str = "trusted_issuer_id";
 
 pub(super) struct Service(pub(super) Arc<App>);
 
@@ -88,5 +91,70 @@ impl Keys for Service {
             key: Some(convert::issuer_key(key)),
             successor: successor.map(convert::issuer_key),
         }))
+    }
+
+    async fn create_trusted_issuer(
+        &self,
+        request: Request<proto::CreateTrustedIssuerRequest>,
+    ) -> Result<Response<proto::CreateTrustedIssuerResponse>, Status> {
+        let (caller, origin, message) = parse::open_root(request)?;
+        let new = told::new(&message)?;
+        let made = trusted_issuers::create(&self.0, &caller, new, &origin).await?;
+        let trusted_issuer = Some(told::told(made));
+        Ok(Response::new(proto::CreateTrustedIssuerResponse { trusted_issuer }))
+    }
+
+    async fn get_trusted_issuer(
+        &self,
+        request: Request<proto::GetTrustedIssuerRequest>,
+    ) -> Result<Response<proto::GetTrustedIssuerResponse>, Status> {
+        let (caller, _, message) = parse::open_root(request)?;
+        let id = parse::id(ISSUER_ID, &message.trusted_issuer_id)?;
+        let trusted_issuer = Some(told::told(trusted_issuers::get(&self.0, &caller, id).await?));
+        Ok(Response::new(proto::GetTrustedIssuerResponse { trusted_issuer }))
+    }
+
+    async fn list_trusted_issuers(
+        &self,
+        request: Request<proto::ListTrustedIssuersRequest>,
+    ) -> Result<Response<proto::ListTrustedIssuersResponse>, Status> {
+        let (caller, _, message) = parse::open_root(request)?;
+        let page = parse::page(message.page_size, &message.page_token)?;
+        let found = trusted_issuers::list(&self.0, &caller, page).await?;
+        Ok(Response::new(proto::ListTrustedIssuersResponse {
+            trusted_issuers: found.items.into_iter().map(told::told_in_list).collect(),
+            next_page_token: parse::next_page_token(found.next),
+        }))
+    }
+
+    async fn update_trusted_issuer(
+        &self,
+        request: Request<proto::UpdateTrustedIssuerRequest>,
+    ) -> Result<Response<proto::UpdateTrustedIssuerResponse>, Status> {
+        let (caller, origin, message) = parse::open_root(request)?;
+        let id = parse::id(ISSUER_ID, &message.trusted_issuer_id)?;
+        let changes = told::changes(&message)?;
+        let changed = trusted_issuers::update(&self.0, &caller, id, changes, &origin).await?;
+        let trusted_issuer = Some(told::told(changed));
+        Ok(Response::new(proto::UpdateTrustedIssuerResponse { trusted_issuer }))
+    }
+
+    async fn delete_trusted_issuer(
+        &self,
+        request: Request<proto::DeleteTrustedIssuerRequest>,
+    ) -> Result<Response<proto::DeleteTrustedIssuerResponse>, Status> {
+        let (caller, origin, message) = parse::open_root(request)?;
+        let id = parse::id(ISSUER_ID, &message.trusted_issuer_id)?;
+        trusted_issuers::delete(&self.0, &caller, id, &origin).await?;
+        Ok(Response::new(proto::DeleteTrustedIssuerResponse {}))
+    }
+
+    async fn check_foreign_token(
+        &self,
+        request: Request<proto::CheckForeignTokenRequest>,
+    ) -> Result<Response<proto::CheckForeignTokenResponse>, Status> {
+        let (caller, _, message) = parse::open_root(request)?;
+        let answer = check_foreign_token::check_foreign_token(&self.0, &caller, &message.token).await?;
+        Ok(Response::new(told::answer(answer)?))
     }
 }

@@ -14,6 +14,7 @@ pub mod policy;
 mod session;
 mod status;
 mod tenants;
+mod trusted_issuers;
 mod users;
 
 use std::sync::Arc;

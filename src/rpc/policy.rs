@@ -14,7 +14,7 @@ pub enum Who {
 }
 
 /// The path of each method and who may call it.
-pub const TABLE: [(&str, Who); 38] = [
+pub const TABLE: [(&str, Who); 44] = [
     ("/grpc.health.v1.Health/Check", Who::Anyone),
     ("/grpc.health.v1.Health/List", Who::Anyone),
     ("/grpc.health.v1.Health/Watch", Who::Anyone),
@@ -34,11 +34,17 @@ pub const TABLE: [(&str, Who); 38] = [
     ("/tessera.v1.Auth/SignUp", Who::Anyone),
     ("/tessera.v1.Auth/VerifyToken", Who::Anyone),
     ("/tessera.v1.Keys/ActivateKey", Who::Admin),
+    ("/tessera.v1.Keys/CheckForeignToken", Who::Admin),
+    ("/tessera.v1.Keys/CreateTrustedIssuer", Who::Admin),
+    ("/tessera.v1.Keys/DeleteTrustedIssuer", Who::Admin),
     ("/tessera.v1.Keys/GetJwk", Who::Anyone),
     ("/tessera.v1.Keys/GetJwks", Who::Anyone),
+    ("/tessera.v1.Keys/GetTrustedIssuer", Who::Admin),
     ("/tessera.v1.Keys/ListKeys", Who::Admin),
+    ("/tessera.v1.Keys/ListTrustedIssuers", Who::Admin),
     ("/tessera.v1.Keys/PrepareKey", Who::Admin),
     ("/tessera.v1.Keys/RevokeKey", Who::Admin),
+    ("/tessera.v1.Keys/UpdateTrustedIssuer", Who::Admin),
     ("/tessera.v1.Session/GetSession", Who::User),
     ("/tessera.v1.Session/ListSessions", Who::User),
     ("/tessera.v1.Session/RevokeSession", Who::User),

@@ -17,5 +17,7 @@ mod storage;
 mod tls;
 mod tokens;
 mod trust;
+mod trusted_issuers;
+mod trusted_issuers_keys;
 mod users;
 mod verifiers;
