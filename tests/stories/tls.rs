@@ -13,10 +13,12 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use tempfile::TempDir;
+use tessera::proto::create_trusted_issuer_request::Keys;
 use tokio::{net::TcpStream, process::Command};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
+use super::trusted_issuers::{ISSUER, register, with_keys};
 use crate::support::{Ended, Home, Kind, Outcome, Server, eventually, run};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -293,6 +295,35 @@ async fn health_asks_over_tls_and_believes_no_other_certificate() -> Outcome {
     let ended = health(&other.cert).await?;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_another_issuer_come_over_tls_from_whom_the_system_trusts() -> Outcome {
+    let (authority, issuers_home) = (Authority::new().await?, home().await?);
+    authority.issue("first", "1").await?.install(&issuers_home)?;
+    let issuer = authority.start(&issuers_home).await?;
+    let url = format!("https://{}/.well-known/jwks.json", issuer.address);
+    let stranger = Authority::new().await?;
+    for (trusted, is_fetched) in [(&authority, true), (&stranger, false)] {
+        let home = home().await?;
+        let mut command = home.binary();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .env("TESSERA_BOOTSTRAP_ADMIN_PASSWORD", crate::support::ADMIN_PASSWORD)
+            .env("SSL_CERT_FILE", trusted.certificate());
+        let server = Server::of_binary(command).await?;
+        let admin = server.admin().await?;
+        let made = register(&server, &admin, with_keys(ISSUER, Keys::JwksUrl(url.clone()))).await?;
+        assert_eq!(made.fetch_time.is_some(), is_fetched, "{}", made.fetch_error);
+        assert_eq!(
+            made.fetch_error.contains("invalid peer certificate"),
+            !is_fetched,
+            "{}",
+            made.fetch_error
+        );
+        server.stop().await?;
+    }
+    issuer.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
