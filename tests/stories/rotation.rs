@@ -232,6 +232,8 @@ async fn a_withdrawn_key_takes_everything_that_it_signed_along(home: Home) -> Ou
 
 async fn the_schedule_keeps_itself_for_a_year(home: Home) -> Outcome {
     let server = home.start_with(QUICK).await?;
+    let replicas = if home.kind == Kind::Postgres { 2 } else { 0 };
+    let others = try_join_all((0..replicas).map(|_| home.start_with(QUICK))).await?;
     server.anna().await?;
     let mut signed = vec![signing_kid(&server).await?];
     // A period counts from the turn.
@@ -256,6 +258,11 @@ async fn the_schedule_keeps_itself_for_a_year(home: Home) -> Outcome {
     signed.sort();
     signed.dedup();
     assert_eq!(signed.len(), 13);
+    let made = "SELECT CAST(count(*) AS text) AS first FROM audit_events WHERE action = 'prepare_key'";
+    assert_eq!(home.query(made).await?, ["12"], "one key for each turn, however many replicas");
+    for other in others {
+        other.stop().await?;
+    }
     server.stop().await
 }
 
@@ -360,6 +367,7 @@ async fn three_replicas_rotate_thirty_times_as_one() -> Outcome {
         published_at.insert(kid.clone(), home.clock.now());
         home.clock.advance(10 * MINUTE - 1);
         for server in &servers {
+            out_of_order(server.activate(&admin, &kid).await);
             assert_ne!(signing_kid(server).await?, kid, "before its time");
         }
         home.clock.advance(1);
