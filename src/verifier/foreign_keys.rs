@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_key_keeps_its_id_and_has_one_algorithm() {
         assert_eq!(read(&format!(r#"{{{EC},"kid":"a"}}"#)), Ok(vec![("a".to_owned(), Algorithm::Es256)]));
-        let rsa = |more: &str| format!(r#"{{"kty":"RSA","e":"AQAB","n":"{}"{more}}}"#, "x".repeat(342));
+        let rsa = |more: &str| format!(r#"{{"kty":"RSA","e":"AQAB","n":"{}"{more}}}"#, "x".repeat(341) + "w");
         assert_eq!(read(&rsa("")), Ok(vec![(String::new(), Algorithm::Rs256)]));
         assert_eq!(read(&rsa(r#","alg":"PS256""#)), Ok(vec![(String::new(), Algorithm::Ps256)]));
     }
@@ -141,7 +141,7 @@ mod tests {
         for secret in [format!(r#"{{{EC},"d":"AAAA"}}"#), r#"{"kty":"oct","k":"AAAA"}"#.to_owned()] {
             assert_eq!(read(&format!("{{{EC}}},{secret}")), Err(BadKeySet::Secret));
         }
-        let short = format!(r#"{{"kty":"RSA","e":"AQAB","n":"{}"}}"#, "x".repeat(171));
+        let short = format!(r#"{{"kty":"RSA","e":"AQAB","n":"{}"}}"#, "x".repeat(170) + "w");
         assert_eq!(read(&format!("{{{EC}}},{short}")), Err(BadKeySet::ShortRsa));
         for json in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":["a"]}"#] {
             assert_eq!(
