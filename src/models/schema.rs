@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "the migrations describe the tables")]
 
 diesel::table! {
-    use diesel::sql_types::{Nullable, Text};
+    use diesel::sql_types::{BigInt, Nullable, Text};
     use crate::models::columns::{DbTime, DbUuid};
 
     tenants (id) {
@@ -12,6 +12,9 @@ diesel::table! {
         create_time -> DbTime,
         algorithm -> Nullable<Text>,
         session_algorithm -> Nullable<Text>,
+        suspend_time -> Nullable<DbTime>,
+        standing -> BigInt,
+        session_policy -> Nullable<Text>,
     }
 }
 
@@ -60,6 +63,8 @@ diesel::table! {
         first_address -> Text,
         last_address -> Text,
         user_agent -> Text,
+        last_seen_time -> Nullable<DbTime>,
+        last_network -> Text,
     }
 }
 
@@ -138,6 +143,7 @@ diesel::table! {
         create_time -> DbTime,
         expire_time -> DbTime,
         kid -> Nullable<Text>,
+        owner -> Nullable<DbUuid>,
     }
 }
 

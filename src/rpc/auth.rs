@@ -133,4 +133,11 @@ impl Auth for Service {
         };
         Ok(Response::new(answer))
     }
+
+    async fn revoke_token(
+        &self,
+        _: Request<proto::RevokeTokenRequest>,
+    ) -> Result<Response<proto::RevokeTokenResponse>, Status> {
+        Err(Status::unimplemented("not built yet"))
+    }
 }

@@ -171,6 +171,7 @@ pub(super) fn tenant(tenant: domain::tenant::Tenant) -> proto::Tenant {
         tenant_id: tenant.id.to_string(),
         name: tenant.name,
         display_name: tenant.display_name,
+        suspend_time: None,
         create_time: timestamp(tenant.create_time),
         signing: tenant_signing(tenant.signing),
     }

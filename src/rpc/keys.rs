@@ -157,4 +157,10 @@ impl Keys for Service {
         let answer = check_foreign_token::check_foreign_token(&self.0, &caller, &message.token).await?;
         Ok(Response::new(told::answer(answer)?))
     }
+
+    type WatchStream = tokio_stream::Empty<Result<proto::WatchResponse, Status>>;
+
+    async fn watch(&self, _: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("not built yet"))
+    }
 }

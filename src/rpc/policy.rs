@@ -14,7 +14,7 @@ pub enum Who {
 }
 
 /// The path of each method and who may call it.
-pub const TABLE: [(&str, Who); 44] = [
+pub const TABLE: [(&str, Who); 49] = [
     ("/grpc.health.v1.Health/Check", Who::Anyone),
     ("/grpc.health.v1.Health/List", Who::Anyone),
     ("/grpc.health.v1.Health/Watch", Who::Anyone),
@@ -31,6 +31,7 @@ pub const TABLE: [(&str, Who); 44] = [
     ("/tessera.v1.Auth/Logout", Who::SignedIn),
     ("/tessera.v1.Auth/LogoutAll", Who::User),
     ("/tessera.v1.Auth/Refresh", Who::Anyone),
+    ("/tessera.v1.Auth/RevokeToken", Who::User),
     ("/tessera.v1.Auth/SignUp", Who::Anyone),
     ("/tessera.v1.Auth/VerifyToken", Who::Anyone),
     ("/tessera.v1.Keys/ActivateKey", Who::Admin),
@@ -45,13 +46,17 @@ pub const TABLE: [(&str, Who); 44] = [
     ("/tessera.v1.Keys/PrepareKey", Who::Admin),
     ("/tessera.v1.Keys/RevokeKey", Who::Admin),
     ("/tessera.v1.Keys/UpdateTrustedIssuer", Who::Admin),
+    ("/tessera.v1.Keys/Watch", Who::Anyone),
     ("/tessera.v1.Session/GetSession", Who::User),
     ("/tessera.v1.Session/ListSessions", Who::User),
     ("/tessera.v1.Session/RevokeSession", Who::User),
     ("/tessera.v1.Session/RevokeUserSessions", Who::User),
+    ("/tessera.v1.Session/WatchSession", Who::User),
     ("/tessera.v1.Tenants/CreateTenant", Who::Admin),
     ("/tessera.v1.Tenants/GetTenant", Who::Admin),
     ("/tessera.v1.Tenants/ListTenants", Who::Admin),
+    ("/tessera.v1.Tenants/ResumeTenant", Who::Admin),
+    ("/tessera.v1.Tenants/SuspendTenant", Who::Admin),
     ("/tessera.v1.Tenants/UpdateTenant", Who::Admin),
     ("/tessera.v1.Users/CreateUser", Who::Admin),
     ("/tessera.v1.Users/DisableUser", Who::Admin),

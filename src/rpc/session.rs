@@ -60,4 +60,13 @@ impl Session for Service {
         let ended = sessions::revoke_of_user(&self.0, &caller, user_id, &origin).await?;
         Ok(Response::new(proto::RevokeUserSessionsResponse { ended_sessions: convert::count(ended) }))
     }
+
+    type WatchSessionStream = tokio_stream::Empty<Result<proto::WatchSessionResponse, Status>>;
+
+    async fn watch_session(
+        &self,
+        _: Request<proto::WatchSessionRequest>,
+    ) -> Result<Response<Self::WatchSessionStream>, Status> {
+        Err(Status::unimplemented("not built yet"))
+    }
 }

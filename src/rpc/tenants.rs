@@ -69,6 +69,20 @@ impl Tenants for Service {
             next_page_token: parse::next_page_token(found.next),
         }))
     }
+
+    async fn suspend_tenant(
+        &self,
+        _: Request<proto::SuspendTenantRequest>,
+    ) -> Result<Response<proto::SuspendTenantResponse>, Status> {
+        Err(Status::unimplemented("not built yet"))
+    }
+
+    async fn resume_tenant(
+        &self,
+        _: Request<proto::ResumeTenantRequest>,
+    ) -> Result<Response<proto::ResumeTenantResponse>, Status> {
+        Err(Status::unimplemented("not built yet"))
+    }
 }
 
 fn signing(told: &proto::TenantSigning) -> Result<TenantSigning, InvalidField> {

@@ -1,0 +1,21 @@
+-- A token that was revoked by itself: the entry's subject is its jti, and this is whose it must be; the nil id
+-- stands for anybody.
+ALTER TABLE trust_log ADD COLUMN owner uuid;
+CREATE INDEX trust_log_of_owner ON trust_log (owner) WHERE owner IS NOT NULL;
+CREATE INDEX trust_log_by_end ON trust_log (expire_time);
+
+-- A suspended tenant, and how often that changed: of two entries in the trust log, the later one counts.
+ALTER TABLE tenants
+    ADD COLUMN suspend_time   timestamptz,
+    ADD COLUMN standing       bigint NOT NULL DEFAULT 0,
+    -- What its sessions have instead of the configured limits, as JSON.
+    ADD COLUMN session_policy text;
+
+-- When a session was last seen other than by a refresh; written at most once a minute.
+ALTER TABLE sessions
+    ADD COLUMN last_seen_time timestamptz,
+    -- The network that it was refreshed from last; empty where that is not known.
+    ADD COLUMN last_network   text NOT NULL DEFAULT '';
+-- What cleaning up looks for.
+CREATE INDEX sessions_by_end ON sessions (end_time) WHERE end_time IS NOT NULL;
+CREATE INDEX audit_events_by_time ON audit_events (create_time);
