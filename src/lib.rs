@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`proto`] | the generated contract |
 //! | [`domain`] | what users, sessions, keys and claims are: values and transitions, no I/O |
-//! | [`verifier`] | what other services import: trust state and token check |
+//! | [`verifier`] | what other services import: token check, trust state and its feed, guard, token source |
 //! | [`clock`] | the one place that reads the wall clock |
 //! | [`crypto`] | secret bytes: randomness, hashing, keys, signing, sealing |
 //! | [`fetch`] | small documents over HTTP: the keys of other issuers |
@@ -18,12 +18,14 @@
 //! | [`cli`] | a file per command |
 //!
 //! Who may use whom: `main → cli → server → rpc, http → app → domain, models, crypto, verifier, fetch`.
-//! With `default-features = false, features = ["verifier"]` only `proto`, `domain` and `verifier`
-//! are compiled, and no database with them.
+//! With `default-features = false, features = ["verifier"]` only `proto`, `domain`, `clock` and
+//! `verifier` are compiled, and no database with them.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[cfg(feature = "verifier")]
+pub mod clock;
 pub mod domain;
 pub mod proto;
 #[cfg(feature = "verifier")]
@@ -33,8 +35,6 @@ pub mod verifier;
 pub mod app;
 #[cfg(feature = "server")]
 pub mod cli;
-#[cfg(feature = "server")]
-pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]

@@ -59,6 +59,21 @@ impl PublicKey {
         set.keys.iter().map(Self::from_jwk).collect()
     }
 
+    /// Reads what it can of the issuer's JWK set: a newer issuer may have keys that this release doesn't know, which
+    /// are passed over.
+    pub(super) fn readable_of_jwks(json: &str) -> Result<Vec<Self>, BadKey> {
+        #[derive(serde::Deserialize)]
+        struct Keys {
+            keys: Vec<serde_json::Value>,
+        }
+        let set: Keys = serde_json::from_str(json)?;
+        let read = set.keys.into_iter().filter_map(|key| {
+            let key = serde_json::from_value(key).map_err(BadKey::from).and_then(|jwk| Self::from_jwk(&jwk));
+            key.inspect_err(|error| tracing::warn!(%error, "an issuer key that is of no use here")).ok()
+        });
+        Ok(read.collect())
+    }
+
     /// Its id.
     pub fn kid(&self) -> &str {
         &self.0.kid

@@ -3,34 +3,54 @@
 //! A [`Verifier`] holds the issuer's few keys and checks every session's token with them, through the
 //! endorsement that the token carries. It asks nobody: no database, no call, no clock of its own.
 //!
+//! | file or folder | owns |
+//! | --- | --- |
+//! | `connected/` | [`Verifier::connect`]: a verifier that hears of revocations and keys as they happen |
+//! | `guard/` | [`Guard`]: the tower layer in front of a service's methods |
+//! | `signed_in/` | [`TokenSource`]: the other side, a client that keeps itself signed in |
+//!
 //! Must not enter: anything of the server. It knows [`crate::domain`]'s claims and the generated contract.
 
+mod budget;
+mod checked;
+mod claims;
+mod connected;
 #[cfg(feature = "encryption")]
 mod decryption;
+mod endorsed;
 mod foreign;
 mod foreign_keys;
+mod guard;
 mod header;
 mod key;
 mod shared;
+mod signed_in;
 mod trust;
+mod wire;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
 use quick_cache::sync::Cache;
-use serde::de::DeserializeOwned;
-use uuid::Uuid;
 
-use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims, ENDORSEMENT_TYPE, Endorsement};
+use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims};
+use checked::{Checked, CheckedTokens};
+use claims::{check_claims, claims, claims_of_shared};
+pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale, Standing, StartError};
 #[cfg(feature = "encryption")]
 pub use decryption::DecryptionKey;
+use endorsed::EndorsedKey;
 pub use foreign::ForeignIssuer;
 pub use foreign_keys::BadKeySet;
+pub use guard::{ClaimsOf, Guard, Guarded, Requirement, bearer};
 use header::Parts;
 pub use key::{BadKey, PublicKey};
 use shared::Shared;
 pub use shared::SharedKey;
+pub use signed_in::{
+    AccessToken, Login, OnSessionEnd, SignIn, TokenError, TokenLayer, TokenSource, TokenSourceBuilder,
+    WithToken,
+};
 pub use trust::TrustState;
 
 /// Checked session keys that are remembered.
@@ -73,17 +93,9 @@ pub struct Verifier {
     endorsed: Cache<String, Arc<EndorsedKey>>,
     trust: TrustState,
     shared: Shared,
+    checked: CheckedTokens,
     #[cfg(feature = "encryption")]
     decryption: decryption::Decryption,
-}
-
-/// A session key that an issuer key vouches for.
-struct EndorsedKey {
-    key: PublicKey,
-    session_id: Uuid,
-    user_id: Uuid,
-    expire_time: i64,
-    endorsed_by: String,
 }
 
 impl Default for Verifier {
@@ -100,6 +112,7 @@ impl Verifier {
             endorsed: Cache::new(ENDORSED_KEYS),
             trust: TrustState::default(),
             shared: Shared::default(),
+            checked: CheckedTokens::default(),
             #[cfg(feature = "encryption")]
             decryption: decryption::Decryption::default(),
         }
@@ -134,6 +147,14 @@ impl Verifier {
         self
     }
 
+    /// Remembers up to so many tokens that were good, at about 1 KiB each, so that the next check of one costs no
+    /// signature. Its end, its revocation and the withdrawal of the key behind it still count at once.
+    #[must_use]
+    pub fn with_token_cache(mut self, tokens: usize) -> Self {
+        self.checked = CheckedTokens::up_to(tokens);
+        self
+    }
+
     /// Takes other issuer keys from now on.
     pub fn set_issuer_keys(&self, keys: Vec<PublicKey>) {
         *self.issuer_keys.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
@@ -149,6 +170,21 @@ impl Verifier {
         self.endorsed.len()
     }
 
+    /// How many checked tokens it remembers.
+    pub fn remembered_tokens(&self) -> usize {
+        self.checked.len()
+    }
+
+    /// How many checks found their token among those.
+    pub fn remembered_token_hits(&self) -> u64 {
+        self.checked.hits()
+    }
+
+    /// Its issuer keys.
+    pub(crate) fn issuer_keys(&self) -> Arc<[PublicKey]> {
+        self.issuer_keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Checks signature, claims and revocation, in this order.
     pub fn check(&self, token: &str, expected: &Expected, now: DateTime<Utc>) -> Result<Claims, Refusal> {
         self.check_with(token, self.shared.secrets_of(expected.audience.as_deref()), expected, now)
@@ -162,32 +198,66 @@ impl Verifier {
         expected: &Expected,
         now: DateTime<Utc>,
     ) -> Result<Claims, Refusal> {
-        #[cfg(feature = "encryption")]
-        let token = &*self.decryption.signed(token)?;
+        let digest = self.checked.digest(token);
+        if let Some(known) = digest.and_then(|digest| self.checked.get(&digest)) {
+            return self.check_again(&known, expected, now);
+        }
+        let token = &*self.signed(token)?;
         let parts = Parts::split(token)?;
         parts.require_type(ACCESS_TOKEN_TYPE)?;
         let kid = parts.kid()?;
-        let claims = match secrets.iter().find(|secret| secret.kid() == kid) {
-            Some(secret) => claims_of_shared(&parts, secret, expected)?,
-            None => self.claims_of_genuine(&parts, expected, now)?,
-        };
-        check_claims(&claims, expected, now)?;
-        if self.trust.is_revoked(&claims) {
-            return Err(Refusal::Revoked);
+        if let Some(secret) = secrets.iter().find(|secret| secret.kid() == kid) {
+            let claims = claims_of_shared(&parts, secret, expected)?;
+            self.check_standing(&claims, expected, now)?;
+            return Ok(claims);
+        }
+        let checked = self.claims_of_genuine(&parts, expected, now)?;
+        self.check_standing(&checked.claims, expected, now)?;
+        let claims = checked.claims.clone();
+        if let Some(digest) = digest {
+            self.checked.remember(digest, checked);
         }
         Ok(claims)
     }
 
-    /// The claims, once the signature is known to be the issuer's or a key's that the issuer endorsed.
+    /// What may have changed since the signature of a token was checked.
+    fn check_again(
+        &self,
+        known: &Checked,
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<Claims, Refusal> {
+        if self.issuer_key(&known.vouched_by).is_none() {
+            return Err(Refusal::UnknownKey);
+        }
+        if known.vouched_until <= (now - expected.leeway).timestamp() {
+            return Err(Refusal::Expired);
+        }
+        self.check_standing(&known.claims, expected, now)?;
+        Ok(known.claims.clone())
+    }
+
+    fn check_standing(
+        &self,
+        claims: &Claims,
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<(), Refusal> {
+        check_claims(claims, expected, now)?;
+        if self.trust.is_revoked(claims) { Err(Refusal::Revoked) } else { Ok(()) }
+    }
+
+    /// The claims and who vouches for them, once the signature is known to be the issuer's or a key's that the
+    /// issuer endorsed.
     fn claims_of_genuine(
         &self,
         parts: &Parts<'_>,
         expected: &Expected,
         now: DateTime<Utc>,
-    ) -> Result<Claims, Refusal> {
+    ) -> Result<Checked, Refusal> {
         if let Some(key) = self.issuer_key(parts.kid()?) {
             parts.require_signature(&key)?;
-            return claims(parts);
+            return Ok(Checked::by_issuer(claims(parts)?, key.kid()));
         }
         let endorsed = self.endorsed_key(parts, expected, now)?;
         parts.require_signature(&endorsed.key)?;
@@ -197,38 +267,34 @@ impl Verifier {
         if !is_own_session {
             return Err(Refusal::Invalid("the endorsement is of another session"));
         }
-        Ok(claims)
+        Ok(Checked::by_session(claims, &endorsed))
     }
 
-    fn endorsed_key(
+    /// What makes a token worth asking the issuer about: a form, type, issuer, audience and time that would be good
+    /// if only its key were known. Gives the id of that key. Nothing is believed yet.
+    pub(crate) fn plausible(
         &self,
-        parts: &Parts<'_>,
+        token: &str,
         expected: &Expected,
         now: DateTime<Utc>,
-    ) -> Result<Arc<EndorsedKey>, Refusal> {
-        let kid = parts.kid()?;
-        let is_usable = |key: &EndorsedKey| {
-            key.expire_time > (now - expected.leeway).timestamp()
-                && self.issuer_key(&key.endorsed_by).is_some()
-        };
-        if let Some(known) = self.endorsed.get(kid).filter(|known| is_usable(known)) {
-            return Ok(known);
+    ) -> Result<String, Refusal> {
+        let token = &*self.signed(token)?;
+        let parts = Parts::split(token)?;
+        parts.require_type(ACCESS_TOKEN_TYPE)?;
+        let claims: Claims = claims(&parts)?;
+        check_claims(&claims, expected, now)?;
+        if self.trust.is_revoked(&claims) {
+            return Err(Refusal::Revoked);
         }
-        let endorsement = parts.endorsement().ok_or(Refusal::UnknownKey)?;
-        let endorsed = Arc::new(self.check_endorsement(endorsement, kid, expected)?);
-        if !is_usable(&endorsed) {
-            return Err(Refusal::Expired);
-        }
-        self.endorsed.insert(kid.to_owned(), endorsed.clone());
-        Ok(endorsed)
+        Ok(parts.kid()?.to_owned())
     }
 
-    /// Takes in the endorsement of a session's key that came another way than in a token, as from
-    /// `Keys.GetJwk`.
-    pub fn learn(&self, kid: &str, endorsement: &str, expected: &Expected) -> Result<(), Refusal> {
-        let endorsed = self.check_endorsement(endorsement, kid, expected)?;
-        self.endorsed.insert(kid.to_owned(), Arc::new(endorsed));
-        Ok(())
+    /// The token inside one that came encrypted; any other as it is.
+    pub(crate) fn signed<'t>(&self, token: &'t str) -> Result<std::borrow::Cow<'t, str>, Refusal> {
+        #[cfg(feature = "encryption")]
+        return self.decryption.signed(token);
+        #[cfg(not(feature = "encryption"))]
+        Ok(token.into())
     }
 
     /// The id of the key that a token says to be signed with.
@@ -236,69 +302,8 @@ impl Verifier {
         Ok(Parts::split(token)?.kid()?.to_owned())
     }
 
-    fn check_endorsement(
-        &self,
-        endorsement: &str,
-        kid: &str,
-        expected: &Expected,
-    ) -> Result<EndorsedKey, Refusal> {
-        let parts = Parts::split(endorsement).map_err(|_| Refusal::Invalid("malformed endorsement"))?;
-        parts.require_type(ENDORSEMENT_TYPE)?;
-        let issuer_key = self.issuer_key(parts.kid()?).ok_or(Refusal::Invalid("unknown issuer key"))?;
-        parts.require_signature(&issuer_key)?;
-        let claims: Endorsement = claims(&parts)?;
-        if claims.iss != expected.issuer {
-            return Err(Refusal::Invalid("endorsed by another issuer"));
-        }
-        let key =
-            PublicKey::from_jwk(&claims.cnf.jwk).map_err(|_| Refusal::Invalid("unusable endorsed key"))?;
-        if key.kid() != kid {
-            return Err(Refusal::Invalid("the endorsement is of another key"));
-        }
-        Ok(EndorsedKey {
-            key,
-            session_id: claims.sid,
-            user_id: claims.sub,
-            expire_time: claims.exp,
-            endorsed_by: issuer_key.kid().to_owned(),
-        })
-    }
-
     fn issuer_key(&self, kid: &str) -> Option<PublicKey> {
         let keys = self.issuer_keys.read().unwrap_or_else(PoisonError::into_inner);
         keys.iter().find(|key| key.kid() == kid).cloned()
     }
-}
-
-fn claims<T: DeserializeOwned>(parts: &Parts<'_>) -> Result<T, Refusal> {
-    let json = URL_SAFE_NO_PAD.decode(parts.payload()).map_err(|_| Refusal::Malformed)?;
-    serde_json::from_slice(&json).map_err(|_| Refusal::Invalid("claims are missing or of the wrong type"))
-}
-
-/// The claims, once the signature is known to be made with the audience's own secret. It says nothing of others.
-fn claims_of_shared(parts: &Parts<'_>, secret: &SharedKey, expected: &Expected) -> Result<Claims, Refusal> {
-    parts.require_signature(secret)?;
-    let claims: Claims = claims(parts)?;
-    let audience = expected.audience.as_ref().map(std::slice::from_ref);
-    if audience != Some(&*claims.aud) {
-        return Err(Refusal::Invalid("signed with the secret of another audience"));
-    }
-    Ok(claims)
-}
-
-fn check_claims(claims: &Claims, expected: &Expected, now: DateTime<Utc>) -> Result<(), Refusal> {
-    if claims.iss != expected.issuer {
-        return Err(Refusal::Invalid("another issuer"));
-    }
-    if expected.audience.as_deref().is_some_and(|audience| !claims.is_for(audience)) {
-        return Err(Refusal::Invalid("another audience"));
-    }
-    if claims.exp <= (now - expected.leeway).timestamp() {
-        return Err(Refusal::Expired);
-    }
-    let latest = (now + expected.leeway).timestamp();
-    if claims.nbf > latest || claims.iat > latest {
-        return Err(Refusal::Invalid("not valid yet"));
-    }
-    Ok(())
 }

@@ -53,6 +53,25 @@ impl TrustState {
         state.revision = revision.max(state.revision);
     }
 
+    /// Takes these in the place of all that it held.
+    pub fn replace(&self, entries: Vec<(Revocation, DateTime<Utc>)>, revision: i64) {
+        let fresh = Self::default();
+        entries.iter().for_each(|(revocation, until)| fresh.admit(revocation, *until));
+        let mut inner = fresh.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        inner.revision = revision;
+        *self.write() = inner;
+    }
+
+    /// Everything that it holds, and the revision that this is the state of.
+    pub fn snapshot(&self) -> (Vec<(Revocation, DateTime<Utc>)>, i64) {
+        let state = self.read();
+        let sessions = state.sessions.iter().map(|(id, until)| (Revocation::Session(*id), *until));
+        let users = state.user_versions.iter().map(|(user_id, (version, until))| {
+            (Revocation::UserVersion { user_id: *user_id, version: *version }, *until)
+        });
+        (sessions.chain(users).collect(), state.revision)
+    }
+
     /// Forgets how far it has come, and nothing else: the log is to be read anew.
     pub fn rewind(&self) {
         self.write().revision = 0;

@@ -1,0 +1,96 @@
+//! Denials as answers, by the error table of the contract.
+
+use http::{HeaderValue, StatusCode, header};
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::verifier::{Denial, Refusal};
+
+/// The `domain` of every `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "tessera";
+/// When to try again what may pass.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl From<&Denial> for Status {
+    fn from(denial: &Denial) -> Self {
+        let code = match denial {
+            Denial::Refused(Refusal::Malformed) => Code::InvalidArgument,
+            Denial::Missing | Denial::Refused(_) => Code::Unauthenticated,
+            Denial::Insufficient { .. } => Code::PermissionDenied,
+            Denial::Busy => Code::ResourceExhausted,
+            Denial::Stale(_) | Denial::Unreachable => Code::Unavailable,
+        };
+        let mut details = ErrorDetails::with_error_info(denial.reason(), DOMAIN, []);
+        if denial.is_passing() {
+            details.set_retry_info(Some(RETRY_AFTER));
+        }
+        Self::with_error_details(code, told(denial), details)
+    }
+}
+
+impl From<Denial> for Status {
+    fn from(denial: Denial) -> Self {
+        Self::from(&denial)
+    }
+}
+
+/// What the client reads. What is wrong with a token is for the log: it would help who makes one up.
+fn told(denial: &Denial) -> String {
+    match denial {
+        Denial::Refused(Refusal::Invalid(_) | Refusal::UnknownKey) => {
+            "the token is not valid here".to_owned()
+        }
+        denial => denial.to_string(),
+    }
+}
+
+/// The answer to a request that is not let in, in its own language.
+pub(super) fn refuse<B, R: Default>(denial: &Denial, request: &http::Request<B>) -> http::Response<R> {
+    let (reason, path) = (denial.reason(), request.uri().path());
+    if denial.is_passing() {
+        tracing::error!(reason, path, %denial, "refused");
+    } else {
+        tracing::warn!(reason, path, %denial, "refused");
+    }
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        return Status::from(denial).into_http();
+    }
+    let mut response = http::Response::new(R::default());
+    *response.status_mut() = http_status(denial);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if denial.is_passing() {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
+    } else if let Ok(challenge) = HeaderValue::from_str(&challenge(denial)) {
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+fn http_status(denial: &Denial) -> StatusCode {
+    match denial {
+        Denial::Refused(Refusal::Malformed) => StatusCode::BAD_REQUEST,
+        Denial::Missing | Denial::Refused(_) => StatusCode::UNAUTHORIZED,
+        Denial::Insufficient { .. } => StatusCode::FORBIDDEN,
+        Denial::Busy => StatusCode::TOO_MANY_REQUESTS,
+        Denial::Stale(_) | Denial::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// RFC 6750 section 3: who sent no token is told of no error.
+fn challenge(denial: &Denial) -> String {
+    let error = match denial {
+        Denial::Missing => return "Bearer".to_owned(),
+        Denial::Refused(Refusal::Malformed) => "invalid_request",
+        Denial::Insufficient { .. } => "insufficient_scope",
+        _ => "invalid_token",
+    };
+    let scope = match denial {
+        Denial::Insufficient { scope } if !scope.is_empty() => format!(", scope=\"{scope}\""),
+        _ => String::new(),
+    };
+    format!("Bearer error=\"{error}\", error_description=\"{}\"{scope}", told(denial))
+}

@@ -1,0 +1,99 @@
+//! What each path requires.
+
+use std::collections::HashMap;
+
+use crate::{domain::claims::Claims, verifier::Denial};
+
+/// What a token must carry beside being good.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct Requirement {
+    scopes: Vec<String>,
+    roles: Vec<String>,
+    any_role: Vec<String>,
+    is_nobody: bool,
+}
+
+impl Requirement {
+    /// Nothing beside.
+    pub fn good_token() -> Self {
+        Self::default()
+    }
+
+    /// What no token has.
+    pub fn nobody() -> Self {
+        Self { is_nobody: true, ..Self::default() }
+    }
+
+    /// Every one of these scopes.
+    pub fn scopes<I: IntoIterator<Item: Into<String>>>(scopes: I) -> Self {
+        Self { scopes: scopes.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// And every one of these roles.
+    pub fn roles<I: IntoIterator<Item: Into<String>>>(mut self, roles: I) -> Self {
+        self.roles.extend(roles.into_iter().map(Into::into));
+        self
+    }
+
+    /// And at least one of these roles.
+    pub fn any_role<I: IntoIterator<Item: Into<String>>>(mut self, roles: I) -> Self {
+        self.any_role.extend(roles.into_iter().map(Into::into));
+        self
+    }
+
+    /// The claims, if they are enough.
+    pub(super) fn admit(&self, claims: Claims) -> Result<Claims, Denial> {
+        let roles = claims.user.as_ref().map(|user| &*user.roles).unwrap_or_default();
+        let is_enough = !self.is_nobody
+            && self.scopes.iter().all(|scope| claims.has_scope(scope))
+            && self.roles.iter().all(|role| roles.contains(role))
+            && (self.any_role.is_empty() || self.any_role.iter().any(|role| roles.contains(role)));
+        if is_enough { Ok(claims) } else { Err(Denial::Insufficient { scope: self.scopes.join(" ") }) }
+    }
+}
+
+/// What each path requires; `None` where it needs no token.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Policy {
+    methods: HashMap<String, Option<Requirement>>,
+    /// By the path up to the last `/`, with it.
+    services: HashMap<String, Option<Requirement>>,
+    pub(super) others: Requirement,
+}
+
+impl Policy {
+    pub(super) fn set(&mut self, path: &str, requirement: Option<Requirement>) {
+        match path.strip_suffix('*').filter(|service| service.ends_with('/')) {
+            Some(service) => self.services.insert(service.to_owned(), requirement),
+            None => self.methods.insert(path.to_owned(), requirement),
+        };
+    }
+
+    pub(super) fn of(&self, path: &str) -> Option<&Requirement> {
+        let service = || self.services.get(&path[..=path.rfind('/')?]);
+        match self.methods.get(path).or_else(service) {
+            Some(requirement) => requirement.as_ref(),
+            None => Some(&self.others),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_row_counts() {
+        let mut policy = Policy::default();
+        policy.set("/a.B/*", None);
+        policy.set("/a.B/Delete", Some(Requirement::scopes(["delete"])));
+        policy.set("/a.C/Get", None);
+        assert!(policy.of("/a.B/Get").is_none());
+        assert!(policy.of("/a.B/Delete").is_some_and(|row| row.scopes == ["delete"]));
+        assert!(policy.of("/a.C/Get").is_none());
+        for other in ["/a.C/Get/", "/a.C/Gets", "/a.Bx/Get", "/a.B", "/", "", "*", "/a.B/x/y"] {
+            assert!(policy.of(other).is_some_and(|row| row.scopes.is_empty()), "{other}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The other side: a client that keeps itself signed in, and sends its token along with each call.
+
+mod attach;
+mod builder;
+mod error;
+mod held;
+mod replay;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Mutex;
+use tonic::{Request, Status, transport::Channel};
+
+use super::budget::{Backoff, Budget};
+use crate::{
+    clock::Clock,
+    proto::{Device, LoginRequest, RefreshRequest, Tokens, auth_client::AuthClient},
+};
+pub use attach::{TokenLayer, WithToken};
+pub use builder::{Login, OnSessionEnd, SignIn, TokenSourceBuilder};
+pub use error::TokenError;
+pub use held::AccessToken;
+use held::Held;
+
+/// How long the issuer may take: longer than a password waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest wait between two failed attempts.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How often a token is exchanged that another service refuses: so many at once, and one more after each so long. A
+/// service that refuses whatever it gets would otherwise have everybody sign in with each call.
+const REFUSED_AT_ONCE: u32 = 5;
+const REFUSED_EVERY: Duration = Duration::from_secs(10);
+
+/// A token that is always good: signs in, refreshes ahead of the token's end, and signs in again where it is told to.
+/// However many ask, one of them does it. Cheap to clone.
+#[derive(Clone)]
+pub struct TokenSource(Arc<Source>);
+
+struct Source {
+    auth: AuthClient<Channel>,
+    sign_in: SignIn,
+    on_session_end: OnSessionEnd,
+    clock: Arc<dyn Clock>,
+    held: RwLock<Option<Held>>,
+    flight: Mutex<Flight>,
+    /// Somebody renews a token that is still good.
+    is_renewing: AtomicBool,
+    refused: Budget,
+}
+
+/// What only the one who renews touches.
+struct Flight {
+    refresh_token: Option<SecretString>,
+    /// Why there is no token, and until when that is not tried again; for ever, where it is over.
+    failure: Option<(TokenError, Option<Instant>)>,
+    backoff: Backoff,
+}
+
+impl TokenSource {
+    /// A token that is good now. Asks the issuer only where the one that is held is near its end, and waits for the
+    /// answer only where it has passed.
+    ///
+    /// # Errors
+    /// If there is none: the issuer is away, refuses, or the session is over for good.
+    pub async fn token(&self) -> Result<AccessToken, TokenError> {
+        let now = self.0.clock.now();
+        match self.0.held() {
+            Some(held) if now < held.renew_time => Ok(held.token),
+            Some(held) if now < held.expire_time => {
+                self.renew_beside();
+                Ok(held.token)
+            }
+            _ => self.renew(None).await,
+        }
+    }
+
+    /// Another token than the one that a service refused; `None` where too many were refused of late.
+    pub(super) async fn instead_of(&self, refused: AccessToken) -> Option<Result<AccessToken, TokenError>> {
+        // Another caller may have exchanged it already.
+        if let Some(held) = self.0.held().filter(|held| held.token != refused) {
+            return Some(Ok(held.token));
+        }
+        if !self.0.refused.take() {
+            return None;
+        }
+        Some(self.renew(Some(refused)).await)
+    }
+
+    /// In a task of its own: a caller that goes away must not take the answer with it, since the refresh token that
+    /// was sent is spent.
+    async fn renew(&self, refused: Option<AccessToken>) -> Result<AccessToken, TokenError> {
+        let source = self.0.clone();
+        let renewal = tokio::spawn(async move { source.renew(refused).await });
+        renewal.await.unwrap_or(Err(TokenError::Interrupted))
+    }
+
+    /// The token that is held is good for a while; nobody waits.
+    fn renew_beside(&self) {
+        if self.0.is_renewing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let source = self.0.clone();
+        tokio::spawn(async move {
+            if let Err(error) = source.renew(None).await {
+                tracing::warn!(%error, "the token could not be renewed yet");
+            }
+            source.is_renewing.store(false, Ordering::Release);
+        });
+    }
+}
+
+impl Source {
+    fn held(&self) -> Option<Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One at a time; who had to wait finds what the one before it got.
+    async fn renew(&self, refused: Option<AccessToken>) -> Result<AccessToken, TokenError> {
+        let mut flight = self.flight.lock().await;
+        let now = self.clock.now();
+        let is_good = |held: &Held| now < held.renew_time && refused.as_ref() != Some(&held.token);
+        if let Some(held) = self.held().filter(is_good) {
+            return Ok(held.token);
+        }
+        if let Some((error, until)) = &flight.failure
+            && until.is_none_or(|until| Instant::now() < until)
+        {
+            return Err(error.clone());
+        }
+        match self.obtain(&mut flight).await {
+            Ok(tokens) => Ok(self.hold(&mut flight, tokens)),
+            Err(error) => {
+                tracing::warn!(%error, "has no new token");
+                let until = (!error.is_final()).then(|| Instant::now() + flight.backoff.wait());
+                flight.failure = Some((error.clone(), until));
+                Err(error)
+            }
+        }
+    }
+
+    fn hold(&self, flight: &mut Flight, tokens: Tokens) -> AccessToken {
+        let held = Held::new(&tokens, self.clock.now());
+        let token = held.token.clone();
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(held);
+        flight.refresh_token = Some(tokens.refresh_token.into());
+        flight.failure = None;
+        flight.backoff.reset();
+        token
+    }
+
+    /// Refreshes, or signs in where there is nothing to refresh.
+    async fn obtain(&self, flight: &mut Flight) -> Result<Tokens, TokenError> {
+        if let Some(refresh_token) = flight.refresh_token.clone() {
+            match self.refresh(&refresh_token).await {
+                Err(TokenError::SessionEnded(reason)) => {
+                    tracing::warn!(reason, "the session is over");
+                    flight.refresh_token = None;
+                    *self.held.write().unwrap_or_else(PoisonError::into_inner) = None;
+                    if self.on_session_end == OnSessionEnd::GiveUp {
+                        return Err(TokenError::SessionEnded(reason));
+                    }
+                }
+                answer => return answer,
+            }
+        }
+        match &self.sign_in {
+            SignIn::Password(login) => self.log_in(login).await,
+            SignIn::RefreshToken(_) => Err(TokenError::SessionEnded("TOKEN_MISSING".to_owned())),
+        }
+    }
+
+    async fn refresh(&self, refresh_token: &SecretString) -> Result<Tokens, TokenError> {
+        let refresh_token = refresh_token.expose_secret().to_owned();
+        let request = patient(RefreshRequest { refresh_token, device: None });
+        let answer =
+            self.auth.clone().refresh(request).await.map_err(|status| TokenError::of_refresh(&status))?;
+        answer.into_inner().tokens.ok_or(TokenError::Interrupted)
+    }
+
+    async fn log_in(&self, login: &Login) -> Result<Tokens, TokenError> {
+        let request = patient(LoginRequest {
+            tenant: login.tenant.clone(),
+            username: login.username.clone(),
+            password: login.password.expose_secret().to_owned(),
+            device: Some(Device {
+                r#type: login.device_type.clone(),
+                id: login.device_id.clone(),
+                name: login.device_name.clone(),
+            }),
+            audience: login.audience.clone(),
+            scope: login.scope.clone(),
+        });
+        let answer =
+            self.auth.clone().login(request).await.map_err(|status| TokenError::of_login(&status))?;
+        let answer = answer.into_inner();
+        if answer.password_change_required {
+            return Err(TokenError::Refused("PASSWORD_CHANGE_REQUIRED".to_owned()));
+        }
+        tracing::info!(username = login.username, "signed in");
+        answer.tokens.ok_or(TokenError::Interrupted)
+    }
+}
+
+fn patient<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(PATIENCE);
+    request
+}
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSource").field("sign_in", &self.0.sign_in).finish_non_exhaustive()
+    }
+}
+
+/// The reason that stands in a status, where it has one.
+fn reason(status: &Status) -> String {
+    use tonic_types::StatusExt;
+    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+}
