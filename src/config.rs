@@ -68,6 +68,8 @@ pub struct Server {
     pub allow_plaintext: bool,
     /// Serve gRPC reflection.
     pub reflection: bool,
+    /// Verifiers that may follow the trust log here, and clients that may wait for the end of their session.
+    pub max_watchers: u32,
     /// How long calls in flight may take after the signal to stop.
     #[serde(with = "values::duration")]
     pub drain_timeout: Duration,
@@ -82,6 +84,8 @@ pub struct Database {
     pub url: Option<SecretString>,
     /// Connections at most.
     pub max_connections: u32,
+    /// Replicas tell each other of revocations with LISTEN and NOTIFY; off for databases that have none.
+    pub listen_notify: bool,
     /// How often the trust log is read.
     #[serde(with = "values::duration")]
     pub poll_interval: Duration,
@@ -240,6 +244,7 @@ impl Default for Server {
             tls_key: None,
             allow_plaintext: false,
             reflection: true,
+            max_watchers: 20_000,
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -247,7 +252,7 @@ impl Default for Server {
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: None, max_connections: 16, poll_interval: Duration::from_secs(1) }
+        Self { url: None, max_connections: 16, listen_notify: true, poll_interval: Duration::from_secs(1) }
     }
 }
 

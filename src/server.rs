@@ -114,6 +114,10 @@ pub async fn run(
     });
     background.spawn({
         let (app, stop) = (app.clone(), stop.clone());
+        async move { trust_tail::hear_others(&app, stop).await }
+    });
+    background.spawn({
+        let (app, stop) = (app.clone(), stop.clone());
         async move { issuer_keys::follow_schedule(&app, stop).await }
     });
     background.spawn({
@@ -141,6 +145,7 @@ pub async fn run(
         // It may be in the middle of telling.
         let _ = telling.await;
         drain_health(health).await;
+        app.close_watches();
         stop.cancel();
         draining.cancel();
         tokio::time::sleep(config.server.drain_timeout).await;

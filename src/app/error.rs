@@ -61,6 +61,18 @@ pub enum Error {
     /// No RSA key is left for a new session.
     #[error("no key is left for a new session; more are being made")]
     NoSpareKey,
+    /// Too many verifiers or clients follow the trust log.
+    #[error("too many watch already")]
+    TooManyWatchers,
+    /// The caller did this too often.
+    #[error("too often; try again later")]
+    RateLimited,
+    /// The tenant was suspended.
+    #[error("the tenant is suspended")]
+    TenantSuspended,
+    /// The server is about to stop: another one, or a later one, will answer.
+    #[error("the server stops; try again")]
+    Stopping,
     /// What is asked of an issuer key does not follow from where it stands.
     #[error(transparent)]
     OutOfOrder(#[from] OutOfOrder),
@@ -100,7 +112,10 @@ impl Error {
             Self::NotFound(_) => "NOT_FOUND",
             Self::AlreadyExists(_) => "ALREADY_EXISTS",
             Self::Conflict => "CONFLICT",
-            Self::Overloaded | Self::NoSpareKey => "OVERLOADED",
+            Self::TenantSuspended => "TENANT_SUSPENDED",
+            Self::Overloaded | Self::NoSpareKey | Self::TooManyWatchers => "OVERLOADED",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::Stopping => "STOPPING",
             Self::OutOfOrder(_) | Self::NotNow(_) => "OUT_OF_ORDER",
             Self::CannotSign(_) => "SIGNING_UNAVAILABLE",
             Self::StoreUnavailable(_) => "STORE_UNAVAILABLE",

@@ -85,7 +85,8 @@ impl App {
         let made: Vec<Made> = made.into_iter().map(seal).collect::<Result<_, Error>>()?;
         let schedule = self.schedule();
         let expire_time = self.revocation_expire_time(now);
-        let changed = self.store.tx::<_, Error, _>(async move |conn| {
+        let feed = self.feed.clone();
+        let work = async move |conn: &mut Conn| {
             trust_log::hold(conn).await?;
             let stored = issuer_keys::list(conn).await?;
             let keys: Vec<IssuerKey> = stored.into_iter().map(|stored| stored.key).collect();
@@ -95,9 +96,9 @@ impl App {
             let entries: Vec<_> =
                 changes.iter().map(|change| TrustChange::IssuerKey(change.kid().to_owned())).collect();
             trust_log::append(conn, &entries, now, expire_time).await?;
-            Ok(changes)
-        });
-        let changes = changed.await?;
+            Ok::<_, Error>(changes)
+        };
+        let changes = self.store.tx_then(work, move |_| feed.announce()).await?;
         if !changes.is_empty() {
             self.reload_keys().await?;
         }

@@ -164,10 +164,14 @@ impl Keys {
         *confirmed = asked.max(*confirmed);
     }
 
+    /// How long ago the database confirmed what is known.
+    pub(super) fn age(&self) -> Duration {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
     /// Whether what it says of the keys may be out of date.
     pub(super) fn is_stale(&self) -> bool {
-        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        confirmed.elapsed() > self.patience
+        self.age() > self.patience
     }
 }
 

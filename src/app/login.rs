@@ -1,8 +1,5 @@
 //! Signs a person in.
 
-use secrecy::{ExposeSecret, SecretString};
-use uuid::Uuid;
-
 pub use super::start_session::Wishes;
 use super::{App, Error, SignedIn, record::By};
 use crate::{
@@ -11,8 +8,9 @@ use crate::{
         audit::{Action, Event, Origin, Target},
         tenant,
     },
-    models::users::{self, Credentials},
+    models::users::{self, Credentials, Named},
 };
+use secrecy::{ExposeSecret, SecretString};
 
 /// Who wants to sign in, and with what.
 #[derive(Debug)]
@@ -45,7 +43,7 @@ async fn attempt(app: &App, login: Login, origin: &Origin) -> Result<SignedIn, E
 }
 
 async fn compare_and_begin(app: &App, login: &Login, origin: &Origin) -> Result<SignedIn, Error> {
-    let (tenant_id, credentials) = find(app, &login.tenant, &login.username).await?;
+    let Named { tenant_id, is_suspended, credentials } = find(app, &login.tenant, &login.username).await?;
     let target = credentials.as_ref().map_or(Target::None, |credentials| Target::User(credentials.user.id));
     let by = By { tenant_id, actor_id: None, origin };
     let mut event = app.event(by, Action::Login, target, app.now())?;
@@ -64,6 +62,9 @@ async fn compare_and_begin(app: &App, login: &Login, origin: &Origin) -> Result<
     };
     // Nobody is known to have acted before the password was right.
     event.actor_id = Some(credentials.user.id);
+    if is_suspended {
+        return Err(app.record_refusal(event, Error::TenantSuspended).await);
+    }
     if credentials.user.disable_time.is_some() {
         return Err(app.record_refusal(event, Error::AccountDisabled).await);
     }
@@ -72,12 +73,13 @@ async fn compare_and_begin(app: &App, login: &Login, origin: &Origin) -> Result<
 
 /// Whom a login names, and in which tenant. The trail of the tenant `default` shows attempts at tenants that
 /// don't exist.
-async fn find(app: &App, tenant: &str, username: &str) -> Result<(Uuid, Option<Credentials>), Error> {
+async fn find(app: &App, tenant: &str, username: &str) -> Result<Named, Error> {
+    let nobody = Named { tenant_id: app.default_tenant_id, ..Named::default() };
     if tenant::parse_name("tenant", tenant).is_err() {
-        return Ok((app.default_tenant_id, None));
+        return Ok(nobody);
     }
     let found = app.store.read(async |conn| users::find_by_name(conn, tenant, username).await).await?;
-    Ok(found.unwrap_or((app.default_tenant_id, None)))
+    Ok(found.unwrap_or(nobody))
 }
 
 async fn begin(

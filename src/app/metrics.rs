@@ -1,5 +1,7 @@
 //! What is counted, for Prometheus.
 
+use std::{sync::atomic::AtomicU64, time::Duration};
+
 use chrono::{DateTime, Utc};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -76,6 +78,8 @@ pub struct Metrics {
     pools: Family<PoolLabels, Gauge>,
     caches: Family<CacheLabel, Gauge>,
     revision: Gauge,
+    followers: Gauge,
+    trust_age: Gauge<f64, AtomicU64>,
     spare_keys: Gauge,
     spare_keys_made: Counter,
     rotation_failures: Counter,
@@ -109,6 +113,8 @@ impl Default for Metrics {
             pools: Family::default(),
             caches: Family::default(),
             revision: Gauge::default(),
+            followers: Gauge::default(),
+            trust_age: Gauge::default(),
             spare_keys: Gauge::default(),
             spare_keys_made: Counter::default(),
             rotation_failures: Counter::default(),
@@ -140,6 +146,9 @@ impl Metrics {
         r.register("pool_connections", "Database connections by pool and state", self.pools.clone());
         r.register("cache_entries", "Entries of each cache", self.caches.clone());
         r.register("trust_revision", "Revision of the trust log that was reached", self.revision.clone());
+        r.register("watchers", "Verifiers and clients that follow the trust log", self.followers.clone());
+        let age = "How long ago the trust log was read to its end";
+        r.register_with_unit("trust_age", age, Unit::Seconds, self.trust_age.clone());
         r.register("rsa_pool_keys", "RSA keys that wait for sessions", self.spare_keys.clone());
         r.register("rsa_pool_made", "RSA keys that were made for sessions", self.spare_keys_made.clone());
         let rotation_failures = "Failed attempts to keep the schedule of the issuer's keys";
@@ -231,6 +240,14 @@ impl Metrics {
 
     pub(super) fn observe_revision(&self, revision: i64) {
         self.revision.set(revision);
+    }
+
+    pub(super) fn observe_followers(&self, count: usize) {
+        self.followers.set(gauge(count));
+    }
+
+    pub(super) fn observe_trust_age(&self, age: Duration) {
+        self.trust_age.set(age.as_secs_f64());
     }
 }
 

@@ -19,6 +19,7 @@ mod session_makers;
 mod start;
 mod start_session;
 mod tokens;
+mod trust_feed;
 
 pub mod audiences;
 pub mod change_password;
@@ -31,14 +32,18 @@ pub mod logout;
 pub mod public_keys;
 pub mod refresh;
 pub mod reseal;
+pub mod revoke_token;
 pub mod rsa_pool;
 pub mod sessions;
 pub mod sign_up;
+pub mod suspend_tenant;
 pub mod tenants;
 pub mod trust_tail;
 pub mod trusted_issuers;
 pub mod users;
 pub mod verify_token;
+pub mod watch;
+pub mod watch_session;
 
 use std::{sync::Arc, time::Duration};
 
@@ -76,6 +81,7 @@ pub use tokens::IssuedTokens;
 use key_ring::Keys;
 use registry::Registered;
 use session_makers::SessionMakers;
+use trust_feed::TrustFeed;
 
 /// What the verbs are told to do, of all settings.
 #[derive(Debug, Clone)]
@@ -96,6 +102,10 @@ pub struct Settings {
     pub signing: SigningSettings,
     /// How often the trust log is read.
     pub poll_interval: Duration,
+    /// Replicas tell each other when they append to it.
+    pub listen_notify: bool,
+    /// Verifiers that may follow it here.
+    pub max_watchers: usize,
 }
 
 /// How tokens are signed.
@@ -154,6 +164,7 @@ pub struct App {
     policy: PasswordPolicy,
     sealer: Arc<Sealer>,
     keys: Keys,
+    feed: Arc<TrustFeed>,
     registered: Registered,
     fetcher: Fetcher,
     spare_key_taken: Notify,
@@ -227,7 +238,7 @@ impl App {
         T: Send + 'static,
     {
         let expire_time = self.revocation_expire_time(now);
-        let verifier = self.verifier.clone();
+        let (verifier, feed) = (self.verifier.clone(), self.feed.clone());
         let changed = self.store.tx_then(
             async move |conn| {
                 let (value, revocations) = work(conn).await?;
@@ -239,9 +250,17 @@ impl App {
                 for revocation in revocations {
                     verifier.trust().admit(revocation, expire_time);
                 }
+                if !revocations.is_empty() {
+                    feed.announce();
+                }
             },
         );
         Ok(changed.await?.0)
+    }
+
+    /// Ends all streams that would go on for ever: the server is about to stop.
+    pub fn close_watches(&self) {
+        self.feed.close();
     }
 
     /// Brings the figures that are not counted but looked up into the metrics.
@@ -255,5 +274,7 @@ impl App {
         self.metrics.observe_cache("revocations", self.verifier.trust().len());
         self.metrics.observe_keys(self.ring().keys(), self.now());
         self.metrics.observe_revision(self.verifier.trust().revision());
+        self.metrics.observe_followers(self.feed.followers());
+        self.metrics.observe_trust_age(self.keys.age());
     }
 }

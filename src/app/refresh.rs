@@ -44,6 +44,9 @@ async fn attempt(
     }
     // Read once, on arrival: how long we take ourselves must not make a retry a theft.
     let now = app.now();
+    if app.registry().is_suspended(maker.tenant_id) {
+        return Err(Error::TenantSuspended);
+    }
     // Known before the token is spent.
     app.signer(maker.tenant_id, now)?;
     check_audience(app, &maker, now).await?;

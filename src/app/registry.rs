@@ -11,7 +11,11 @@ use uuid::Uuid;
 use super::{App, Error, audience_keys::AudienceKeys, foreign_keys::Trusted};
 use crate::{
     domain::{
-        InvalidField, algorithm::Algorithm, audience::Audience, claims::OWN_AUDIENCE, tenant::TenantSigning,
+        InvalidField,
+        algorithm::Algorithm,
+        audience::Audience,
+        claims::OWN_AUDIENCE,
+        tenant::{Tenant, TenantSigning},
         trusted_issuer,
     },
     models::{
@@ -25,7 +29,8 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Registry {
     version: i64,
-    tenants: HashMap<Uuid, TenantSigning>,
+    /// Those that have a way of their own, or are suspended.
+    tenants: HashMap<Uuid, Tenant>,
     /// By name, those whose tokens are made in a way of their own.
     audiences: HashMap<String, AudienceKeys>,
     /// A key of an audience can't be used.
@@ -37,7 +42,12 @@ pub(super) struct Registry {
 impl Registry {
     /// How a tenant wants its tokens signed.
     pub(super) fn signing_of(&self, tenant_id: Uuid) -> TenantSigning {
-        self.tenants.get(&tenant_id).copied().unwrap_or_default()
+        self.tenants.get(&tenant_id).map(|tenant| tenant.signing).unwrap_or_default()
+    }
+
+    /// Whether nothing of this tenant is accepted.
+    pub(super) fn is_suspended(&self, tenant_id: Uuid) -> bool {
+        self.tenants.get(&tenant_id).is_some_and(Tenant::is_suspended)
     }
 
     /// How tokens for this audience are made, where not like any other. Never those for Tessera's own API.
@@ -75,7 +85,7 @@ impl Registry {
     }
 
     fn tenants(&self) -> impl Iterator<Item = &TenantSigning> {
-        self.tenants.values()
+        self.tenants.values().map(|tenant| &tenant.signing)
     }
 }
 
@@ -104,7 +114,7 @@ impl App {
         let read = self.store.read(async |conn| {
             // Asked first: what is read includes every change up to there.
             let head = trust_log::head(conn).await?;
-            let tenants = tenants::list_own_signing(conn).await?;
+            let tenants = tenants::list_special(conn).await?;
             let audiences = audiences::list_own_ways(conn).await?;
             let all = Slice { before: None, limit: trusted_issuer::MOST };
             let issuers = trusted_issuers::list(conn, all).await?;
@@ -112,7 +122,7 @@ impl App {
             Ok((head.registry, tenants, issuers, audiences, audience_secrets::list(conn).await?))
         });
         let (version, tenants, trusted_issuers, audiences, secrets) = read.await?;
-        let tenants = tenants.into_iter().map(|tenant| (tenant.id, tenant.signing)).collect();
+        let tenants = tenants.into_iter().map(|tenant| (tenant.id, tenant)).collect();
         let trusted_issuers = self.open_trusted_issuers(trusted_issuers);
         let mut secrets_of: HashMap<Uuid, Vec<SealedSecret>> = HashMap::new();
         for secret in secrets {

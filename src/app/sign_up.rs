@@ -36,6 +36,9 @@ pub async fn sign_up(app: &App, sign_up: SignUp, origin: &Origin) -> Result<Sign
     let tenant = tenant::parse_name("tenant", &tenant).map_err(|_| no_tenant())?;
     let tenant = app.store.read(async |conn| tenants::find_by_name(conn, &tenant).await).await?;
     let tenant = tenant.ok_or_else(no_tenant)?;
+    if tenant.is_suspended() {
+        return Err(Error::TenantSuspended);
+    }
     let hash = app.hasher.hash(password).await?;
 
     let now = app.now();

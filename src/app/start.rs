@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     App, Error, Metrics, Settings, key_ring::Keys, record::By, registry::Registered,
-    session_makers::SessionMakers, users::NewUser,
+    session_makers::SessionMakers, trust_feed::TrustFeed, users::NewUser,
 };
 use crate::{
     clock::Clock,
@@ -71,6 +71,7 @@ impl App {
         let hasher = PasswordHasher::new(&hashing, rng.clone())?;
         let refresh_secret = open_refresh_secret(&store, &sealer, &*rng).await?;
         let patience = settings.patience_with_keys().to_std().unwrap_or(Duration::MAX);
+        let feed = Arc::new(TrustFeed::new(settings.max_watchers));
         let mut app = Self {
             settings,
             store,
@@ -84,6 +85,7 @@ impl App {
             makers: SessionMakers::new(refresh_secret),
             verifier: Arc::default(),
             keys: Keys::new(patience),
+            feed,
             registered: Registered::default(),
             fetcher: Fetcher::new().map_err(|error| Error::Internal(error.to_string()))?,
             spare_key_taken: Notify::new(),
@@ -126,6 +128,8 @@ impl App {
             display_name: String::new(),
             create_time: now,
             signing: TenantSigning::default(),
+            suspend_time: None,
+            standing: 0,
         };
         let admin = NewUser {
             username: ADMIN.to_owned(),

@@ -21,8 +21,15 @@ pub async fn create(
 ) -> Result<Tenant, Error> {
     caller.require_root()?;
     let now = app.now();
-    let signing = TenantSigning::default();
-    let tenant = Tenant { id: app.ids.next(now)?, name, display_name, create_time: now, signing };
+    let tenant = Tenant {
+        id: app.ids.next(now)?,
+        name,
+        display_name,
+        create_time: now,
+        signing: TenantSigning::default(),
+        suspend_time: None,
+        standing: 0,
+    };
     let by = By { tenant_id: tenant.id, actor_id: Some(caller.user_id), origin };
     let event = app.event(by, Action::CreateTenant, Target::Tenant(tenant.id), now)?;
     let created = app.store.tx::<_, Error, _>(async move |conn| {

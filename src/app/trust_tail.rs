@@ -1,14 +1,15 @@
-//! Follows the trust log: what other replicas revoked is revoked here within the poll interval.
+//! Follows the trust log: what other replicas revoked is revoked here as soon as they say so, and at the latest
+//! within the poll interval; then everyone who follows this server is told.
 
 use std::time::Instant;
 
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error};
+use super::{App, Error, trust_feed::Place};
 use crate::{
     domain::trust::TrustChange,
     models::trust_log::{self, Entry},
@@ -18,34 +19,47 @@ use crate::{
 const BATCH: i64 = 1000;
 
 impl App {
-    /// Admits everything of the log that this server hasn't seen and that still matters.
+    /// Admits everything of the log that this server hasn't seen and that still matters, and tells of it.
     pub(super) async fn catch_up(&self) -> Result<(), Error> {
-        let trust = self.verifier.trust();
         let asked = Instant::now();
-        // Asked first: every entry up to the head is there, since revisions follow the order of commits.
-        let head = self.store.read(async |conn| trust_log::head(conn).await).await?;
+        let seen = self.feed.place();
+        let at = seen.revision;
+        let read = self.store.read(async move |conn| {
+            // Asked first: every entry up to the head is there, since revisions follow the order of commits.
+            Ok((trust_log::head(conn).await?, trust_log::at(conn, at).await?))
+        });
+        let (head, at_seen) = read.await?;
         self.follow_registry(head.registry).await?;
-        let head = head.revision;
-        if head < trust.revision() {
-            tracing::error!(head, seen = trust.revision(), "the trust log went back; it is read anew");
-            trust.rewind();
+        if went_back(&seen, head.revision, at_seen.as_ref()) {
+            tracing::error!(head = head.revision, seen = at, "the trust log went back; it is read anew");
+            self.verifier.trust().rewind();
+            self.reload_keys().await?;
+            self.feed.begin_anew(Place::default());
+        }
+        while self.feed.place().revision < head.revision {
+            self.read_on(head.revision).await?;
+        }
+        self.keys.confirm(asked);
+        Ok(())
+    }
+
+    /// Takes in the next entries up to `head`.
+    async fn read_on(&self, head: i64) -> Result<(), Error> {
+        let (after, now) = (self.feed.place().revision, self.now());
+        let entries =
+            self.store.read(async move |conn| trust_log::after(conn, after, now, BATCH).await).await?;
+        entries.iter().for_each(|entry| self.take_in(entry));
+        if entries.iter().any(|entry| matches!(entry.change, Some(TrustChange::IssuerKey(_)))) {
             self.reload_keys().await?;
         }
-        let now = self.now();
-        while trust.revision() < head {
-            let revision = trust.revision();
-            let entries =
-                self.store.read(async move |conn| trust_log::after(conn, revision, now, BATCH).await).await?;
-            entries.iter().for_each(|entry| self.take_in(entry));
-            if entries.iter().any(|entry| matches!(entry.change, Some(TrustChange::IssuerKey(_)))) {
-                self.reload_keys().await?;
-            }
-            let is_all = i64::try_from(entries.len()).is_ok_and(|count| count < BATCH);
-            let last = entries.last().map_or(head, |last| last.revision);
-            trust.reached(if is_all { last.max(head) } else { last });
-        }
-        trust.prune(now);
-        self.keys.confirm(asked);
+        let is_all = i64::try_from(entries.len()).is_ok_and(|count| count < BATCH);
+        let reached = match entries.last().map(Place::of) {
+            Some(last) if !is_all || last.revision >= head => last,
+            // What lies between concerns nothing alive.
+            _ => Place { revision: head, mark: String::new() },
+        };
+        self.verifier.trust().reached(reached.revision);
+        self.feed.tell(&entries, reached);
         Ok(())
     }
 
@@ -68,6 +82,13 @@ impl App {
     }
 }
 
+/// Whether the log is not the one that was read, as after the database was restored from a backup: it is shorter, or
+/// has another entry where one was read. An entry that has died may be gone.
+fn went_back(seen: &Place, head: i64, at_seen: Option<&Entry>) -> bool {
+    let is_another = at_seen.is_some_and(|entry| !seen.mark.is_empty() && Place::of(entry) != *seen);
+    head < seen.revision || is_another
+}
+
 /// Catches up again and again until the server stops, and tells `can_sign` whether tokens can be signed.
 pub async fn follow(app: &App, can_sign: watch::Sender<bool>, stop: CancellationToken) {
     let mut ticks = interval(app.settings.key_interval());
@@ -75,7 +96,8 @@ pub async fn follow(app: &App, can_sign: watch::Sender<bool>, stop: Cancellation
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
+            () = app.feed.grown() => {}
+            _ = ticks.tick() => app.verifier.trust().prune(app.now()),
         }
         if let Err(error) = app.catch_up().await {
             app.metrics.count_tail_failure();
@@ -91,5 +113,27 @@ pub async fn follow(app: &App, can_sign: watch::Sender<bool>, stop: Cancellation
             }
             was_able != *can_sign
         });
+    }
+}
+
+/// Hears when other replicas append to the log, and tells them when this one does, until the server stops. Nothing
+/// but haste depends on it: what is missed is read at the next poll.
+pub async fn hear_others(app: &App, stop: CancellationToken) {
+    if !app.settings.listen_notify || !app.store.can_listen() {
+        return;
+    }
+    let feed = app.feed.clone();
+    let heard = move || feed.wake();
+    loop {
+        let listening = app.store.listen(&heard, app.feed.to_announce());
+        let error = tokio::select! {
+            () = stop.cancelled() => return,
+            Err(error) = listening => error,
+        };
+        tracing::warn!(%error, "can't hear other replicas; their revocations are seen when the log is polled");
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(app.settings.poll_interval) => {}
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Says whether an access token is good, for those who don't check it themselves.
 
+use uuid::Uuid;
+
 use super::{App, Error};
 use crate::{
     domain::{claims::Claims, session::State},
-    models::{sessions, users},
+    models::{sessions, tenants, trust_log, users},
 };
 
 /// What is asked about a token.
@@ -59,10 +61,15 @@ async fn answer(app: &App, token: &str, asked: VerifyToken) -> Result<Answer, Er
 async fn is_alive(app: &App, claims: &Claims) -> Result<bool, Error> {
     let Some(of) = &claims.user else { return Ok(true) };
     let (session_id, user_id) = (of.sid, claims.sub);
+    let (tenant_id, jti) = (of.tenant_id, Uuid::try_parse(&claims.jti).unwrap_or_default());
     let found = app.store.read(async move |conn| {
+        if trust_log::has_token(conn, jti, &[user_id, tenant_id, Uuid::nil()]).await? {
+            return Ok(None);
+        }
+        let tenant = tenants::find(conn, tenant_id).await?.filter(|tenant| !tenant.is_suspended());
         let session = sessions::find(conn, session_id).await?;
         let user = users::find(conn, user_id).await?;
-        Ok(session.zip(user))
+        Ok(tenant.and(session).zip(user))
     });
     let Some((session, user)) = found.await? else {
         return Ok(false);

@@ -158,6 +158,8 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
         signup_open: accounts.signup == SignUp::Open,
         signing: signing_settings(check, config)?,
         poll_interval: database.poll_interval,
+        listen_notify: database.listen_notify,
+        max_watchers: config.server.max_watchers as usize,
     })
 }
 

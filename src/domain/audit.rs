@@ -51,6 +51,12 @@ pub enum Action {
     CreateTenant,
     /// An admin changed a tenant.
     UpdateTenant,
+    /// An admin suspended a tenant.
+    SuspendTenant,
+    /// An admin resumed a suspended tenant.
+    ResumeTenant,
+    /// One token was ended by its user or an admin.
+    RevokeToken,
     /// An admin registered an audience.
     CreateAudience,
     /// An admin changed an audience, or began to exchange its secret.
@@ -95,6 +101,9 @@ impl Action {
             Self::EnableUser => "enable_user",
             Self::CreateTenant => "create_tenant",
             Self::UpdateTenant => "update_tenant",
+            Self::SuspendTenant => "suspend_tenant",
+            Self::ResumeTenant => "resume_tenant",
+            Self::RevokeToken => "revoke_token",
             Self::CreateAudience => "create_audience",
             Self::UpdateAudience => "update_audience",
             Self::DeleteAudience => "delete_audience",
@@ -130,6 +139,8 @@ pub enum Target {
     Session(Uuid),
     /// A tenant.
     Tenant(Uuid),
+    /// An access token, by its `jti`.
+    Token(Uuid),
     /// An issuer key.
     Key(String),
     /// An audience and its name, which outlives it in the trail.
@@ -146,6 +157,7 @@ impl Target {
             Self::User(_) => "user",
             Self::Session(_) => "session",
             Self::Tenant(_) => "tenant",
+            Self::Token(_) => "token",
             Self::Key(_) => "key",
             Self::Audience(..) => "audience",
             Self::TrustedIssuer(..) => "trusted_issuer",
@@ -159,6 +171,7 @@ impl Target {
             Self::User(id)
             | Self::Session(id)
             | Self::Tenant(id)
+            | Self::Token(id)
             | Self::Audience(id, _)
             | Self::TrustedIssuer(id, _) => Some(*id),
         }

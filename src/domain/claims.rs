@@ -162,7 +162,7 @@ pub struct Confirmation {
 }
 
 /// RFC 7519 section 4.1.3: one audience may stand without its array.
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+pub fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Audience {

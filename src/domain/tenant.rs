@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{InvalidField, algorithm::Algorithm};
+use super::{InvalidField, algorithm::Algorithm, trust::Standing};
 
 /// The tenant that is there from the beginning. Its admins administer every tenant.
 pub const DEFAULT_TENANT: &str = "default";
@@ -21,6 +21,22 @@ pub struct Tenant {
     pub create_time: DateTime<Utc>,
     /// How its tokens are signed.
     pub signing: TenantSigning,
+    /// Since when it is suspended.
+    pub suspend_time: Option<DateTime<Utc>>,
+    /// How often it was suspended or resumed.
+    pub standing: i64,
+}
+
+impl Tenant {
+    /// Nothing of it is accepted.
+    pub fn is_suspended(&self) -> bool {
+        self.suspend_time.is_some()
+    }
+
+    /// The same as verifiers hear it.
+    pub fn standing(&self) -> Standing {
+        Standing { is_suspended: self.is_suspended(), version: self.standing }
+    }
 }
 
 /// What a tenant has instead of the configured algorithms; `None` follows the settings.

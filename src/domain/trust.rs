@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-/// A revocation: something that was accepted and no longer is. Taking one in twice, or two in another
+/// A revocation: something that was accepted and no longer is, or is again. Taking one in twice, or two in another
 /// order, leads to the same state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revocation {
@@ -15,6 +15,30 @@ pub enum Revocation {
         /// The lowest version that is still accepted.
         version: i64,
     },
+    /// One token ended.
+    Token {
+        /// The claim `jti`.
+        jti: Uuid,
+        /// Whose it must be, by the claim `sub` or `tenant_id`; the nil id stands for anybody. So nobody ends a
+        /// token of others by naming its id.
+        owner_id: Uuid,
+    },
+    /// A tenant was suspended or resumed.
+    Tenant {
+        /// The tenant.
+        tenant_id: Uuid,
+        /// How it stands.
+        standing: Standing,
+    },
+}
+
+/// Whether what belongs to a tenant is accepted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// It is not.
+    pub is_suspended: bool,
+    /// Greater with each change: the latest counts.
+    pub version: i64,
 }
 
 /// An entry of the trust log.

@@ -8,6 +8,7 @@
 mod columns;
 mod conn;
 mod error;
+mod listen;
 mod migrate;
 mod schema;
 mod store;

@@ -22,7 +22,10 @@ use super::{
 };
 
 /// How long a caller waits for a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How soon a silent connection is asked whether its other end is still there; the driver's own default is too long.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 /// More connections to one SQLite file only compete for its cache.
 const MOST_SQLITE_READERS: u32 = 8;
 
@@ -79,6 +82,10 @@ impl FromStr for Database {
             // A server behind a cut network is noticed in seconds and not in hours.
             config.tcp_user_timeout(2 * PATIENCE);
         }
+        if config.get_keepalives_idle() == DEFAULT_KEEPALIVE {
+            // The connection that listens sends nothing by itself for hours.
+            config.keepalives_idle(KEEPALIVE);
+        }
         if config.get_application_name().is_none() {
             config.application_name("tessera");
         }
@@ -96,17 +103,20 @@ struct Inner {
     transactions: TaskTracker,
 }
 
-enum Pools {
+pub(super) enum Pools {
     /// SQLite has one writer at a time, so the queue for it is ours and fair.
     Sqlite {
         writer: Pool<SqliteConn>,
         readers: Pool<SqliteConn>,
     },
-    Pg(Pool<PgConn>),
+    Pg {
+        pool: Pool<PgConn>,
+        config: Box<tokio_postgres::Config>,
+    },
 }
 
 /// A bb8 pool behind a queue: bb8 alone lets some waiters starve.
-struct Pool<C: PoolableConnection + 'static>
+pub(super) struct Pool<C: PoolableConnection + 'static>
 where
     Manager<C>: bb8::ManageConnection<Connection = C>,
 {
@@ -168,9 +178,9 @@ impl Store {
             }
             Database::Postgres(config) => {
                 migrate::postgres(pg_connection(config).await.map_err(unavailable)?).await?;
-                let config = config.clone();
+                let of_pool = config.clone();
                 let setup: SetupCallback<PgConn> = Box::new(move |_| {
-                    let config = config.clone();
+                    let config = of_pool.clone();
                     Box::pin(async move {
                         let mut conn = pg_connection(&config).await?;
                         conn.batch_execute(PG_SESSION)
@@ -179,7 +189,8 @@ impl Store {
                         Ok(conn)
                     })
                 });
-                Pools::Pg(Pool::new("postgres", "", max_connections, setup).await?)
+                let pool = Pool::new("postgres", "", max_connections, setup).await?;
+                Pools::Pg { pool, config: config.clone() }
             }
         };
         Ok(Self(Arc::new(Inner { pools, max_connections, transactions: TaskTracker::new() })))
@@ -282,11 +293,15 @@ impl Store {
         self.0.transactions.wait().await;
     }
 
+    pub(super) fn pools_ref(&self) -> &Pools {
+        &self.0.pools
+    }
+
     /// How the pools stand.
     pub fn pools(&self) -> Vec<PoolState> {
         match &self.0.pools {
             Pools::Sqlite { writer, readers } => vec![writer.state(), readers.state()],
-            Pools::Pg(pool) => vec![pool.state()],
+            Pools::Pg { pool, .. } => vec![pool.state()],
         }
     }
 
@@ -310,7 +325,7 @@ impl Store {
             match (&self.0.pools, access) {
                 (Pools::Sqlite { writer, .. }, Access::Write) => writer.get(Either::Sqlite).await,
                 (Pools::Sqlite { readers, .. }, Access::Read) => readers.get(Either::Sqlite).await,
-                (Pools::Pg(pool), _) => pool.get(Either::Pg).await,
+                (Pools::Pg { pool, .. }, _) => pool.get(Either::Pg).await,
             }
         };
         timeout(PATIENCE, connecting).await.map_err(|_| unavailable("no connection became free in time"))?
@@ -370,7 +385,7 @@ where
     }
 }
 
-fn unavailable(error: impl ToString) -> StoreError {
+pub(super) fn unavailable(error: impl ToString) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 

@@ -28,6 +28,8 @@ struct Row {
     create_time: TimeCol,
     algorithm: Option<String>,
     session_algorithm: Option<String>,
+    suspend_time: Option<TimeCol>,
+    standing: i64,
 }
 
 fn algorithm_text(algorithm: Option<Algorithm>) -> Option<String> {
@@ -48,6 +50,8 @@ impl From<&Tenant> for Row {
             create_time: TimeCol(tenant.create_time),
             algorithm: algorithm_text(tenant.signing.algorithm),
             session_algorithm: algorithm_text(tenant.signing.session_algorithm),
+            suspend_time: tenant.suspend_time.map(TimeCol),
+            standing: tenant.standing,
         }
     }
 }
@@ -65,6 +69,8 @@ impl TryFrom<Row> for Tenant {
                 algorithm: algorithm("algorithm", row.algorithm)?,
                 session_algorithm: algorithm("session_algorithm", row.session_algorithm)?,
             },
+            suspend_time: row.suspend_time.map(|time| time.0),
+            standing: row.standing,
         })
     }
 }
@@ -122,16 +128,19 @@ pub async fn update(conn: &mut Conn, tenant: &Tenant) -> Stored<bool> {
             tenants::display_name.eq(&tenant.display_name),
             tenants::algorithm.eq(algorithm_text(tenant.signing.algorithm)),
             tenants::session_algorithm.eq(algorithm_text(tenant.signing.session_algorithm)),
+            tenants::suspend_time.eq(tenant.suspend_time.map(TimeCol)),
+            tenants::standing.eq(tenant.standing),
         ));
         Cached(update).execute(c).await
     })?;
     Ok(changed == 1)
 }
 
-/// The tenants that have algorithms of their own.
-pub async fn list_own_signing(conn: &mut Conn) -> Stored<Vec<Tenant>> {
+/// The tenants that have a way of their own, or are suspended.
+pub async fn list_special(conn: &mut Conn) -> Stored<Vec<Tenant>> {
     let rows: Vec<Row> = on!(conn, c => {
         let has_own = tenants::algorithm.is_not_null().or(tenants::session_algorithm.is_not_null());
+        let has_own = has_own.or(tenants::suspend_time.is_not_null());
         tenants::table.filter(has_own).select(Row::as_select()).load(c).await
     })?;
     rows.into_iter().map(|row| Ok(row.try_into()?)).collect()

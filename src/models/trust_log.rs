@@ -1,7 +1,9 @@
 //! The tables `trust_log` and `trust_head`: every revocation in the order of its commit.
 
 use chrono::{DateTime, Utc};
-use diesel::{ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper};
+use diesel::{
+    ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper,
+};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -11,10 +13,13 @@ use super::{
     on,
     schema::{trust_head, trust_log},
 };
-use crate::domain::trust::{Revocation, TrustChange};
+use crate::domain::trust::{Revocation, Standing, TrustChange};
 
 const SESSION: &str = "session";
 const USER_VERSION: &str = "user_version";
+const TOKEN: &str = "token";
+const TENANT_SUSPENDED: &str = "tenant_suspended";
+const TENANT_RESUMED: &str = "tenant_resumed";
 const ISSUER_KEY: &str = "issuer_key";
 
 #[derive(Queryable, Selectable, Insertable)]
@@ -27,6 +32,7 @@ struct Row {
     create_time: TimeCol,
     expire_time: TimeCol,
     kid: Option<String>,
+    owner: Option<IdCol>,
 }
 
 /// How far the log and what admins register have come.
@@ -43,6 +49,10 @@ pub struct Head {
 pub struct Entry {
     /// Its place in the log.
     pub revision: i64,
+    /// What it is about; with `create_time`, what tells it from another entry at this place.
+    pub subject: Uuid,
+    /// When it was written.
+    pub create_time: DateTime<Utc>,
     /// What it says; `None` where a newer release says what this one doesn't understand.
     pub change: Option<TrustChange>,
     /// When nothing that it concerns can be alive any more.
@@ -52,15 +62,50 @@ pub struct Entry {
 impl From<Row> for Entry {
     fn from(row: Row) -> Self {
         let revoked = |revocation| Some(TrustChange::Revoked(revocation));
-        let change = match (row.kind.as_str(), row.version, row.kid) {
-            (SESSION, None, None) => revoked(Revocation::Session(row.subject.0)),
-            (USER_VERSION, Some(version), None) => {
-                revoked(Revocation::UserVersion { user_id: row.subject.0, version })
+        let subject = row.subject.0;
+        let tenant = |is_suspended, version| {
+            revoked(Revocation::Tenant { tenant_id: subject, standing: Standing { is_suspended, version } })
+        };
+        let change = match (row.kind.as_str(), row.version, row.kid, row.owner) {
+            (SESSION, None, None, None) => revoked(Revocation::Session(subject)),
+            (USER_VERSION, Some(version), None, None) => {
+                revoked(Revocation::UserVersion { user_id: subject, version })
             }
-            (ISSUER_KEY, None, Some(kid)) => Some(TrustChange::IssuerKey(kid)),
+            (TOKEN, None, None, Some(owner)) => {
+                revoked(Revocation::Token { jti: subject, owner_id: owner.0 })
+            }
+            (TENANT_SUSPENDED, Some(version), None, None) => tenant(true, version),
+            (TENANT_RESUMED, Some(version), None, None) => tenant(false, version),
+            (ISSUER_KEY, None, Some(kid), None) => Some(TrustChange::IssuerKey(kid)),
             _ => None,
         };
-        Self { revision: row.revision, change, expire_time: row.expire_time.0 }
+        Self {
+            revision: row.revision,
+            subject,
+            create_time: row.create_time.0,
+            change,
+            expire_time: row.expire_time.0,
+        }
+    }
+}
+
+/// The entry's columns `kind`, `subject`, `version`, `owner` and `kid`.
+type Written = (&'static str, Uuid, Option<i64>, Option<Uuid>, Option<String>);
+
+fn written(change: &TrustChange) -> Written {
+    match change {
+        TrustChange::Revoked(Revocation::Session(id)) => (SESSION, *id, None, None, None),
+        TrustChange::Revoked(Revocation::UserVersion { user_id, version }) => {
+            (USER_VERSION, *user_id, Some(*version), None, None)
+        }
+        TrustChange::Revoked(Revocation::Token { jti, owner_id }) => {
+            (TOKEN, *jti, None, Some(*owner_id), None)
+        }
+        TrustChange::Revoked(Revocation::Tenant { tenant_id, standing }) => {
+            let kind = if standing.is_suspended { TENANT_SUSPENDED } else { TENANT_RESUMED };
+            (kind, *tenant_id, Some(standing.version), None, None)
+        }
+        TrustChange::IssuerKey(kid) => (ISSUER_KEY, Uuid::nil(), None, None, Some(kid.clone())),
     }
 }
 
@@ -97,13 +142,7 @@ pub async fn append(
         Cached(update.returning(trust_head::revision)).get_result(c).await
     })?;
     for (revision, change) in (head - count + 1..).zip(changes) {
-        let (kind, subject, version, kid) = match change {
-            TrustChange::Revoked(Revocation::Session(id)) => (SESSION, *id, None, None),
-            TrustChange::Revoked(Revocation::UserVersion { user_id, version }) => {
-                (USER_VERSION, *user_id, Some(*version), None)
-            }
-            TrustChange::IssuerKey(kid) => (ISSUER_KEY, Uuid::nil(), None, Some(kid.clone())),
-        };
+        let (kind, subject, version, owner, kid) = written(change);
         let row = Row {
             revision,
             kind: kind.to_owned(),
@@ -112,6 +151,7 @@ pub async fn append(
             create_time: TimeCol(now),
             expire_time: TimeCol(expire_time),
             kid,
+            owner: owner.map(IdCol),
         };
         on!(conn, c => Cached(diesel::insert_into(trust_log::table).values(&row)).execute(c).await)?;
     }
@@ -124,6 +164,39 @@ pub async fn head(conn: &mut Conn) -> Stored<Head> {
         trust_head::table.select((trust_head::revision, trust_head::registry)).first(c).await
     })?;
     Ok(Head { revision, registry })
+}
+
+/// The entry at this revision, if it is there still.
+pub async fn at(conn: &mut Conn, revision: i64) -> Stored<Option<Entry>> {
+    let row: Option<Row> = on!(conn, c => {
+        trust_log::table.find(revision).select(Row::as_select()).first(c).await.optional()
+    })?;
+    Ok(row.map(Entry::from))
+}
+
+/// How many tokens of this owner's were revoked by their id alone and may be alive `now`.
+pub async fn count_tokens_of(conn: &mut Conn, owner_id: Uuid, now: DateTime<Utc>) -> Stored<i64> {
+    Ok(on!(conn, c => {
+        trust_log::table
+            .filter(trust_log::owner.eq(Some(IdCol(owner_id))))
+            .filter(trust_log::expire_time.gt(TimeCol(now)))
+            .count()
+            .get_result(c)
+            .await
+    })?)
+}
+
+/// Whether the log ends this token, of any of these owners, by itself.
+pub async fn has_token(conn: &mut Conn, jti: Uuid, owners: &[Uuid]) -> Stored<bool> {
+    let found: Vec<Option<IdCol>> = on!(conn, c => {
+        trust_log::table
+            .filter(trust_log::subject.eq(IdCol(jti)))
+            .filter(trust_log::kind.eq(TOKEN))
+            .select(trust_log::owner)
+            .load(c)
+            .await
+    })?;
+    Ok(found.into_iter().flatten().any(|owner| owners.contains(&owner.0)))
 }
 
 /// Up to `limit` entries after `revision`, in their order; only those that concern what may be alive `now`.

@@ -115,23 +115,34 @@ pub async fn find_credentials(conn: &mut Conn, id: Uuid) -> Stored<Option<Creden
     Ok(row.map(Credentials::from))
 }
 
-/// Who a login names: the tenant's id, where there is such a tenant, and the user, where it has one.
-pub async fn find_by_name(
-    conn: &mut Conn,
-    tenant: &str,
-    username: &str,
-) -> Stored<Option<(Uuid, Option<Credentials>)>> {
+/// Who a login names.
+#[derive(Default)]
+pub struct Named {
+    /// The tenant's id.
+    pub tenant_id: Uuid,
+    /// The tenant is suspended.
+    pub is_suspended: bool,
+    /// The user, where the tenant has one of this name.
+    pub credentials: Option<Credentials>,
+}
+
+/// Who a login names, where there is such a tenant.
+pub async fn find_by_name(conn: &mut Conn, tenant: &str, username: &str) -> Stored<Option<Named>> {
     let is_named = users::tenant_id.eq(tenants::id).and(users::username.eq(username));
-    let row: Option<(IdCol, Option<WithHash>)> = on!(conn, c => {
+    let row: Option<(IdCol, Option<TimeCol>, Option<WithHash>)> = on!(conn, c => {
         tenants::table
             .left_join(users::table.on(is_named))
             .filter(tenants::name.eq(tenant))
-            .select((tenants::id, Option::<WithHash>::as_select()))
+            .select((tenants::id, tenants::suspend_time, Option::<WithHash>::as_select()))
             .first(c)
             .await
             .optional()
     })?;
-    Ok(row.map(|(tenant_id, found)| (tenant_id.0, found.map(Credentials::from))))
+    Ok(row.map(|(tenant_id, suspend_time, found)| Named {
+        tenant_id: tenant_id.0,
+        is_suspended: suspend_time.is_some(),
+        credentials: found.map(Credentials::from),
+    }))
 }
 
 /// The user with this id, kept from others until the transaction ends. SQLite's transactions keep

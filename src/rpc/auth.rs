@@ -11,11 +11,12 @@ use crate::{
         change_password::{self, ChangePassword},
         login::{self, Login},
         logout, refresh,
+        revoke_token::{self, Which},
         sign_up::{self, SignUp},
         users::NewUser,
         verify_token::{self, Answer, VerifyToken},
     },
-    domain::{refresh_token::RefreshToken, tenant, text, user},
+    domain::{InvalidField, refresh_token::RefreshToken, tenant, text, user},
     proto::{self, auth_server::Auth},
 };
 
@@ -136,8 +137,15 @@ impl Auth for Service {
 
     async fn revoke_token(
         &self,
-        _: Request<proto::RevokeTokenRequest>,
+        request: Request<proto::RevokeTokenRequest>,
     ) -> Result<Response<proto::RevokeTokenResponse>, Status> {
-        Err(Status::unimplemented("not built yet"))
+        let (caller, origin, message) = parse::open_known(request)?;
+        let which = match (message.token.is_empty(), message.jti.is_empty()) {
+            (false, true) => Which::Token(message.token),
+            (true, false) => Which::Jti(parse::id("jti", &message.jti)?),
+            _ => return Err(InvalidField::new("token", "or `jti` is to be given, and not both").into()),
+        };
+        revoke_token::revoke_token(&self.0, &caller, which, &origin).await?;
+        Ok(Response::new(proto::RevokeTokenResponse {}))
     }
 }

@@ -50,12 +50,16 @@ fn device(device: Device) -> proto::Device {
     proto::Device { r#type: device.kind, id: device.id, name: device.name }
 }
 
-pub(super) fn session(session: Session, now: DateTime<Utc>) -> proto::SessionInfo {
-    let state = match session.state(now) {
+pub(super) const fn state(state: State) -> proto::SessionState {
+    match state {
         State::Active => proto::SessionState::Active,
         State::Ended => proto::SessionState::Ended,
         State::Expired => proto::SessionState::Expired,
-    };
+    }
+}
+
+pub(super) fn session(session: Session, now: DateTime<Utc>) -> proto::SessionInfo {
+    let state = state(session.state(now));
     proto::SessionInfo {
         session_id: session.id.to_string(),
         user_id: session.user_id.to_string(),
@@ -171,7 +175,7 @@ pub(super) fn tenant(tenant: domain::tenant::Tenant) -> proto::Tenant {
         tenant_id: tenant.id.to_string(),
         name: tenant.name,
         display_name: tenant.display_name,
-        suspend_time: None,
+        suspend_time: tenant.suspend_time.and_then(timestamp),
         create_time: timestamp(tenant.create_time),
         signing: tenant_signing(tenant.signing),
     }

@@ -4,9 +4,16 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert, parse, trusted_issuers as told};
+use super::{
+    convert, parse,
+    stream::{self, Streamed},
+    trusted_issuers as told,
+};
 use crate::{
-    app::{App, Error, check_foreign_token, issuer_keys, public_keys, trusted_issuers},
+    app::{
+        App, Error, check_foreign_token, issuer_keys, public_keys, trusted_issuers,
+        watch::{self, Place},
+    },
     proto::{self, keys_server::Keys},
 };
 
@@ -158,9 +165,18 @@ impl Keys for Service {
         Ok(Response::new(told::answer(answer)?))
     }
 
-    type WatchStream = tokio_stream::Empty<Result<proto::WatchResponse, Status>>;
+    type WatchStream = Streamed<proto::WatchResponse>;
 
-    async fn watch(&self, _: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("not built yet"))
+    async fn watch(
+        &self,
+        request: Request<proto::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let asked = request.into_inner();
+        let from = Place { revision: asked.resume_revision, mark: asked.resume_mark };
+        let watcher = watch::watch(&self.0, &from)?;
+        Ok(Response::new(stream::of_messages(watcher, |mut watcher| async {
+            let message = watcher.next().await?;
+            Ok(Some((stream::watched(message), watcher)))
+        })))
     }
 }

@@ -13,6 +13,7 @@ mod parse;
 pub mod policy;
 mod session;
 mod status;
+mod stream;
 mod tenants;
 mod trusted_issuers;
 mod users;

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert, parse};
+use super::{
+    convert, parse,
+    stream::{self, Streamed},
+};
 use crate::{
-    app::{App, sessions},
+    app::{App, sessions, watch_session},
     proto::{self, session_server::Session},
 };
 
@@ -61,12 +64,17 @@ impl Session for Service {
         Ok(Response::new(proto::RevokeUserSessionsResponse { ended_sessions: convert::count(ended) }))
     }
 
-    type WatchSessionStream = tokio_stream::Empty<Result<proto::WatchSessionResponse, Status>>;
+    type WatchSessionStream = Streamed<proto::WatchSessionResponse>;
 
     async fn watch_session(
         &self,
-        _: Request<proto::WatchSessionRequest>,
+        request: Request<proto::WatchSessionRequest>,
     ) -> Result<Response<Self::WatchSessionStream>, Status> {
-        Err(Status::unimplemented("not built yet"))
+        let (caller, ..) = parse::open_known(request)?;
+        let watcher = watch_session::watch_session(&self.0, &caller).await?;
+        Ok(Response::new(stream::of_messages(watcher, |mut watcher| async {
+            let standing = watcher.next().await?;
+            Ok(standing.map(|standing| (stream::standing(standing), watcher)))
+        })))
     }
 }

@@ -11,6 +11,8 @@ use crate::{app::Error, domain::InvalidField};
 const DOMAIN: &str = "tessera";
 /// When to try again where too much was asked, and where the database is away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When to try again what was done too often.
+const MUCH_LATER: Duration = Duration::from_secs(60);
 
 impl From<Error> for Status {
     /// What the client reads is written here; what the log says is the error's own text.
@@ -21,14 +23,20 @@ impl From<Error> for Status {
         details.set_error_info(reason, DOMAIN, []);
         match &error {
             Error::Invalid(InvalidField { field, problem }) => {
-                details.add_bad_request_violation(*field, problem);
+                details.add_bad_request_violation(*field, problem)
             }
-            Error::Overloaded | Error::NoSpareKey | Error::CannotSign(_) | Error::StoreUnavailable(_) => {
-                details.set_retry_info(Some(RETRY_AFTER));
-            }
-            _ => {}
-        }
-        if matches!(code, Code::Internal | Code::Unavailable) {
+            Error::Overloaded
+            | Error::NoSpareKey
+            | Error::TooManyWatchers
+            | Error::Stopping
+            | Error::CannotSign(_)
+            | Error::StoreUnavailable(_) => details.set_retry_info(Some(RETRY_AFTER)),
+            Error::RateLimited => details.set_retry_info(Some(MUCH_LATER)),
+            _ => &mut details,
+        };
+        if matches!(error, Error::Stopping) {
+            tracing::debug!(reason, "ended");
+        } else if matches!(code, Code::Internal | Code::Unavailable) {
             tracing::error!(reason, %error, "failed");
         } else {
             tracing::warn!(reason, %error, "refused");
@@ -65,14 +73,17 @@ const fn code(error: &Error) -> Code {
         | Error::InvalidCredentials => Code::Unauthenticated,
         Error::AccountDisabled
         | Error::PasswordChangeRequired
+        | Error::TenantSuspended
         | Error::SignupClosed
         | Error::InsufficientScope => Code::PermissionDenied,
         Error::NotFound(_) => Code::NotFound,
         Error::AlreadyExists(_) => Code::AlreadyExists,
         Error::Conflict => Code::Aborted,
-        Error::Overloaded | Error::NoSpareKey => Code::ResourceExhausted,
+        Error::Overloaded | Error::NoSpareKey | Error::TooManyWatchers | Error::RateLimited => {
+            Code::ResourceExhausted
+        }
         Error::OutOfOrder(_) | Error::NotNow(_) => Code::FailedPrecondition,
-        Error::CannotSign(_) | Error::StoreUnavailable(_) => Code::Unavailable,
+        Error::CannotSign(_) | Error::StoreUnavailable(_) | Error::Stopping => Code::Unavailable,
         Error::Sealed(_) | Error::Internal(_) => Code::Internal,
     }
 }

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::{convert, parse};
 use crate::{
     app::{
-        App,
+        App, suspend_tenant,
         tenants::{self, Which},
     },
     domain::{
@@ -72,16 +72,22 @@ impl Tenants for Service {
 
     async fn suspend_tenant(
         &self,
-        _: Request<proto::SuspendTenantRequest>,
+        request: Request<proto::SuspendTenantRequest>,
     ) -> Result<Response<proto::SuspendTenantResponse>, Status> {
-        Err(Status::unimplemented("not built yet"))
+        let (caller, origin, message) = parse::open_root(request)?;
+        let id = parse::id("tenant_id", &message.tenant_id)?;
+        let tenant = suspend_tenant::suspend(&self.0, &caller, id, &origin).await?;
+        Ok(Response::new(proto::SuspendTenantResponse { tenant: Some(convert::tenant(tenant)) }))
     }
 
     async fn resume_tenant(
         &self,
-        _: Request<proto::ResumeTenantRequest>,
+        request: Request<proto::ResumeTenantRequest>,
     ) -> Result<Response<proto::ResumeTenantResponse>, Status> {
-        Err(Status::unimplemented("not built yet"))
+        let (caller, origin, message) = parse::open_root(request)?;
+        let id = parse::id("tenant_id", &message.tenant_id)?;
+        let tenant = suspend_tenant::resume(&self.0, &caller, id, &origin).await?;
+        Ok(Response::new(proto::ResumeTenantResponse { tenant: Some(convert::tenant(tenant)) }))
     }
 }
 

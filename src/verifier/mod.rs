@@ -26,7 +26,7 @@ mod key;
 mod shared;
 mod signed_in;
 mod trust;
-mod wire;
+pub mod wire;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -51,7 +51,7 @@ pub use signed_in::{
     AccessToken, Login, OnSessionEnd, SignIn, TokenError, TokenLayer, TokenSource, TokenSourceBuilder,
     WithToken,
 };
-pub use trust::TrustState;
+pub use trust::{TrustState, Until};
 
 /// Checked session keys that are remembered.
 const ENDORSED_KEYS: usize = 10_000;
@@ -300,6 +300,18 @@ impl Verifier {
     /// The id of the key that a token says to be signed with.
     pub fn kid_of(token: &str) -> Result<String, Refusal> {
         Ok(Parts::split(token)?.kid()?.to_owned())
+    }
+
+    /// The one audience that a token says to be for, where it names one; nothing of it is checked.
+    pub fn audience_of(token: &str) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Aud {
+            #[serde(deserialize_with = "crate::domain::claims::one_or_many")]
+            aud: Vec<String>,
+        }
+        let parts = Parts::split(token).ok()?;
+        let said: Aud = claims(&parts).ok()?;
+        <[String; 1]>::try_from(said.aud).ok().map(|[only]| only)
     }
 
     fn issuer_key(&self, kid: &str) -> Option<PublicKey> {

@@ -1,34 +1,53 @@
-//! Entries of the trust log as the contract writes them.
+//! The trust log as the contract carries it.
 
 use chrono::{DateTime, Utc};
+use prost_types::Timestamp;
+use uuid::Uuid;
 
+use super::trust::Until;
 use crate::{
-    domain::trust::Revocation,
-    proto::{TrustEntry, UserVersion, trust_entry::Subject},
+    domain::trust::{Revocation, Standing},
+    proto::{self, trust_entry::Subject},
 };
 
-/// What an entry revokes, and until when that matters. `None` where this release doesn't understand it.
-pub fn revocation(entry: &TrustEntry) -> Option<(Revocation, DateTime<Utc>)> {
-    let revocation = match entry.subject.as_ref()? {
-        Subject::SessionId(id) => Revocation::Session(id.parse().ok()?),
-        Subject::User(user) => {
-            Revocation::UserVersion { user_id: user.user_id.parse().ok()?, version: user.version }
-        }
-        _ => return None,
-    };
-    let until = entry.expire_time.as_ref()?;
-    Some((revocation, DateTime::from_timestamp(until.seconds, u32::try_from(until.nanos).ok()?)?))
-}
-
-/// The entry that says so.
-pub fn entry(revocation: &Revocation, until: DateTime<Utc>) -> TrustEntry {
+/// A revocation as a message.
+pub fn entry((revocation, until): &Until) -> proto::TrustEntry {
     let subject = match revocation {
         Revocation::Session(id) => Subject::SessionId(id.to_string()),
         Revocation::UserVersion { user_id, version } => {
-            Subject::User(UserVersion { user_id: user_id.to_string(), version: *version })
+            Subject::User(proto::UserVersion { user_id: user_id.to_string(), version: *version })
         }
+        Revocation::Token { jti, owner_id } => Subject::Token(proto::RevokedToken {
+            jti: jti.to_string(),
+            owner_id: if owner_id.is_nil() { String::new() } else { owner_id.to_string() },
+        }),
+        Revocation::Tenant { tenant_id, standing } => Subject::Tenant(proto::TenantStanding {
+            tenant_id: tenant_id.to_string(),
+            suspended: standing.is_suspended,
+            version: standing.version,
+        }),
     };
-    let nanos = i32::try_from(until.timestamp_subsec_nanos()).unwrap_or_default();
-    let expire_time = prost_types::Timestamp { seconds: until.timestamp(), nanos };
-    TrustEntry { subject: Some(subject), expire_time: Some(expire_time) }
+    // Below a second, so it fits.
+    let nanos = until.timestamp_subsec_nanos().try_into().unwrap_or_default();
+    let expire_time = Some(Timestamp { seconds: until.timestamp(), nanos });
+    proto::TrustEntry { expire_time, subject: Some(subject) }
+}
+
+/// The revocation in a message; `None` where a newer issuer says what this release doesn't understand.
+pub fn revocation(entry: &proto::TrustEntry) -> Option<Until> {
+    let id = |text: &str| Uuid::try_parse(text).ok();
+    let revocation = match entry.subject.as_ref()? {
+        Subject::SessionId(text) => Revocation::Session(id(text)?),
+        Subject::User(user) => Revocation::UserVersion { user_id: id(&user.user_id)?, version: user.version },
+        Subject::Token(token) if token.owner_id.is_empty() => {
+            Revocation::Token { jti: id(&token.jti)?, owner_id: Uuid::nil() }
+        }
+        Subject::Token(token) => Revocation::Token { jti: id(&token.jti)?, owner_id: id(&token.owner_id)? },
+        Subject::Tenant(tenant) => Revocation::Tenant {
+            tenant_id: id(&tenant.tenant_id)?,
+            standing: Standing { is_suspended: tenant.suspended, version: tenant.version },
+        },
+    };
+    let until = entry.expire_time.as_ref()?;
+    Some((revocation, DateTime::<Utc>::from_timestamp(until.seconds, until.nanos.try_into().ok()?)?))
 }

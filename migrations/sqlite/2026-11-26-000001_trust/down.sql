@@ -6,5 +6,6 @@ ALTER TABLE tenants DROP COLUMN session_policy;
 ALTER TABLE tenants DROP COLUMN standing;
 ALTER TABLE tenants DROP COLUMN suspend_time;
 DROP INDEX trust_log_by_end;
+DROP INDEX trust_log_by_subject;
 DROP INDEX trust_log_of_owner;
 ALTER TABLE trust_log DROP COLUMN owner;

@@ -2,6 +2,7 @@
 -- stands for anybody.
 ALTER TABLE trust_log ADD COLUMN owner blob;
 CREATE INDEX trust_log_of_owner ON trust_log (owner) WHERE owner IS NOT NULL;
+CREATE INDEX trust_log_by_subject ON trust_log (subject);
 CREATE INDEX trust_log_by_end ON trust_log (expire_time);
 
 -- A suspended tenant, and how often that changed: of two entries in the trust log, the later one counts.

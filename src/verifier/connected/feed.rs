@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, Utc};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -15,12 +14,11 @@ use tonic::{Status, transport::Channel};
 
 use super::Core;
 use crate::{
-    domain::trust::Revocation,
     proto::{
         TrustEntry, TrustSnapshot, WatchRequest, WatchResponse, keys_client::KeysClient,
         watch_response::Event,
     },
-    verifier::{BadKey, PublicKey, budget::Backoff, wire},
+    verifier::{BadKey, PublicKey, Until, budget::Backoff, wire},
 };
 
 /// How often the issuer says that it is still there.
@@ -86,7 +84,7 @@ impl News {
 }
 
 struct Arriving {
-    entries: Vec<(Revocation, DateTime<Utc>)>,
+    entries: Vec<Until>,
     jwks_json: String,
 }
 
@@ -137,7 +135,7 @@ impl Feed {
             Some(Event::Snapshot(part)) => {
                 let Some(whole) = self.arrive(part)? else { return Ok(()) };
                 self.set_keys(whole.jwks_json)?;
-                trust.replace(whole.entries, revision);
+                trust.replace(&whole.entries, revision);
                 tracing::info!(revision, revocations = trust.len(), "has the issuer's whole state");
             }
             // Something of which the snapshot that is still arriving knows nothing.
@@ -198,7 +196,7 @@ impl Feed {
     }
 
     /// An entry of a newer release is passed over: stopping at it would miss all that follow.
-    fn readable(&self, entries: &[TrustEntry]) -> Vec<(Revocation, DateTime<Utc>)> {
+    fn readable(&self, entries: &[TrustEntry]) -> Vec<Until> {
         let read: Vec<_> = entries.iter().filter_map(wire::revocation).collect();
         let unknown = entries.len() - read.len();
         if unknown > 0 {

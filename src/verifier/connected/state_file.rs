@@ -26,9 +26,8 @@ use super::{
     feed::{News, Place},
 };
 use crate::{
-    domain::trust::Revocation,
     proto::TrustSnapshot,
-    verifier::{PublicKey, wire},
+    verifier::{PublicKey, Until, wire},
 };
 
 /// The form of the file.
@@ -114,7 +113,7 @@ impl StateFile {
         let entries = entries_of(&file.trust).ok_or(Unusable::Broken)?;
         let verifier = &self.core.verifier;
         verifier.set_issuer_keys(keys);
-        verifier.trust().replace(entries, file.revision);
+        verifier.trust().replace(&entries, file.revision);
         self.core.contact.remembered(file.as_of);
         tracing::info!(revision = file.revision, as_of = %file.as_of, "goes on from its state file");
         Ok(Place { revision: file.revision, mark: file.mark, jwks_json: file.jwks })
@@ -143,8 +142,7 @@ impl StateFile {
         let Some(as_of) = self.core.contact.as_of() else { return Ok(()) };
         let verifier = &self.core.verifier;
         // What came after `place` may be in it already: taking it in twice does no harm.
-        let (entries, _) = verifier.trust().snapshot();
-        let entries = entries.iter().map(|(revocation, until)| wire::entry(revocation, *until)).collect();
+        let entries = verifier.trust().snapshot().iter().map(wire::entry).collect();
         let snapshot = TrustSnapshot { entries, ..TrustSnapshot::default() };
         let file = File {
             version: VERSION,
@@ -159,7 +157,7 @@ impl StateFile {
     }
 }
 
-fn entries_of(trust: &str) -> Option<Vec<(Revocation, DateTime<Utc>)>> {
+fn entries_of(trust: &str) -> Option<Vec<Until>> {
     let snapshot = TrustSnapshot::decode(&*STANDARD.decode(trust).ok()?).ok()?;
     Some(snapshot.entries.iter().filter_map(wire::revocation).collect())
 }

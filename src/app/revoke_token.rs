@@ -1,0 +1,126 @@
+//! Ends one token before its time (RFC 7009).
+
+use uuid::Uuid;
+
+use super::{App, Caller, Error, record::By, sessions::end_one};
+use crate::{
+    domain::{
+        InvalidField,
+        audit::{Action, Origin, Target},
+        claims::Claims,
+        refresh_token::{self, RefreshToken},
+        session::EndReason,
+        trust::Revocation,
+    },
+    models::{audit_events, trust_log},
+    verifier::Verifier,
+};
+
+/// Ids that a user may revoke while they are alive: each takes memory in every verifier, whether or not there is
+/// such a token.
+const MOST_IDS: i64 = 100;
+
+/// Which token.
+#[derive(Debug)]
+pub enum Which {
+    /// The token itself.
+    Token(String),
+    /// The claim `jti` of an access token.
+    Jti(Uuid),
+}
+
+/// Ends the token. One that is not known, or has ended, is none to be afraid of.
+pub async fn revoke_token(app: &App, caller: &Caller, which: Which, origin: &Origin) -> Result<(), Error> {
+    match which {
+        Which::Jti(jti) => revoke_id(app, caller, jti, origin).await,
+        Which::Token(token) if token.starts_with(refresh_token::PREFIX) => {
+            revoke_refresh_token(app, caller, &token, origin).await
+        }
+        Which::Token(token) => revoke_access_token(app, caller, &token, origin).await,
+    }
+}
+
+/// A refresh token stands for its session.
+async fn revoke_refresh_token(app: &App, caller: &Caller, token: &str, origin: &Origin) -> Result<(), Error> {
+    let Ok(token) = RefreshToken::parse(token) else {
+        return Ok(());
+    };
+    let Some(maker) = app.maker(token.session_id).await?.filter(|maker| maker.tag.is_genuine(&token)) else {
+        return Ok(());
+    };
+    if !caller.reaches(maker.user_id, maker.tenant_id) {
+        return Err(Error::InsufficientScope);
+    }
+    end_one(app, caller, token.session_id, EndReason::Revoked, Action::RevokeToken, origin).await?;
+    Ok(())
+}
+
+async fn revoke_access_token(app: &App, caller: &Caller, token: &str, origin: &Origin) -> Result<(), Error> {
+    let Some(claims) = genuine(app, token).await? else {
+        return Ok(());
+    };
+    let tenant_id = claims.user.as_ref().map(|user| user.tenant_id);
+    if claims.sub != caller.user_id && !tenant_id.is_some_and(|tenant_id| caller.administers(tenant_id)) {
+        return Err(Error::InsufficientScope);
+    }
+    let Ok(jti) = Uuid::try_parse(&claims.jti) else {
+        return Err(Error::Internal("a token of ours has an id that is none".to_owned()));
+    };
+    append(app, caller, jti, claims.sub, tenant_id.unwrap_or(caller.tenant_id), origin).await
+}
+
+/// The claims of a token that would be accepted somewhere; `None` of one that would not.
+async fn genuine(app: &App, token: &str) -> Result<Option<Claims>, Error> {
+    if token.split('.').count() == 5 {
+        return Err(InvalidField::new("token", "is encrypted, and can't be read here; give its `jti`").into());
+    }
+    // Only to find the secret that an audience shares: nothing is believed before the signature is checked.
+    let audience = Verifier::audience_of(token);
+    let secrets = audience.as_deref().map(|audience| app.secrets_of(audience)).unwrap_or_default();
+    let audience = audience.filter(|_| !secrets.is_empty());
+    match app.check(token, &secrets, audience.as_deref()).await {
+        Ok(claims) => Ok(Some(claims)),
+        Err(Error::TokenMalformed | Error::TokenInvalid(_) | Error::TokenExpired | Error::TokenRevoked) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// An id says nothing of its owner: it is revoked only where the token turns out to be one that the caller may end.
+async fn revoke_id(app: &App, caller: &Caller, jti: Uuid, origin: &Origin) -> Result<(), Error> {
+    let owner_id = if caller.require_root().is_ok() {
+        Uuid::nil()
+    } else if caller.is_admin {
+        caller.tenant_id
+    } else {
+        let (user_id, now) = (caller.user_id, app.now());
+        let count = async move |conn: &mut _| trust_log::count_tokens_of(conn, user_id, now).await;
+        if app.store.read(count).await? >= MOST_IDS {
+            return Err(Error::RateLimited);
+        }
+        user_id
+    };
+    append(app, caller, jti, owner_id, caller.tenant_id, origin).await
+}
+
+async fn append(
+    app: &App,
+    caller: &Caller,
+    jti: Uuid,
+    owner_id: Uuid,
+    tenant_id: Uuid,
+    origin: &Origin,
+) -> Result<(), Error> {
+    let now = app.now();
+    let by = By { tenant_id, actor_id: Some(caller.user_id), origin };
+    let event = app.event(by, Action::RevokeToken, Target::Token(jti), now)?;
+    let revoked = app.change(now, async move |conn| {
+        if trust_log::has_token(conn, jti, &[owner_id]).await? {
+            return Ok(((), Vec::new()));
+        }
+        audit_events::append(conn, &event).await?;
+        Ok(((), vec![Revocation::Token { jti, owner_id }]))
+    });
+    revoked.await
+}

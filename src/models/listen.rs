@@ -1,0 +1,69 @@
+//! PostgreSQL's LISTEN and NOTIFY: how replicas learn at once that another one has appended to the trust log.
+
+use std::{convert::Infallible, future::poll_fn};
+
+use tokio::{sync::Notify, time::timeout};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTlsStream};
+
+use super::{
+    Store, StoreError,
+    store::{PATIENCE, Pools, unavailable},
+};
+
+impl Store {
+    /// Whether the database can tell.
+    pub fn can_listen(&self) -> bool {
+        matches!(self.pools_ref(), Pools::Pg { .. })
+    }
+
+    /// Calls `heard` when a replica, maybe this one, has told of something, and once at the beginning; tells others
+    /// whenever `to_announce` is notified. Ends when the connection does.
+    pub async fn listen(
+        &self,
+        heard: &(dyn Fn() + Send + Sync),
+        to_announce: &Notify,
+    ) -> Result<Infallible, StoreError> {
+        let Pools::Pg { config, .. } = self.pools_ref() else {
+            return Err(unavailable("this database can't tell"));
+        };
+        let (client, connection) =
+            timeout(PATIENCE, config.connect(NoTls)).await.map_err(unavailable)?.map_err(unavailable)?;
+        tokio::select! {
+            lost = pass_on(connection, heard) => lost,
+            failed = announce(client, heard, to_announce) => failed,
+        }
+    }
+}
+
+/// Drives the connection, and passes on what it is told.
+async fn pass_on(
+    mut connection: Connection<Socket, NoTlsStream>,
+    heard: &(dyn Fn() + Send + Sync),
+) -> Result<Infallible, StoreError> {
+    loop {
+        match poll_fn(|context| connection.poll_message(context)).await {
+            Some(Ok(AsyncMessage::Notification(_))) => heard(),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(unavailable(error)),
+            None => return Err(unavailable("the connection has ended")),
+        }
+    }
+}
+
+async fn announce(
+    client: Client,
+    heard: &(dyn Fn() + Send + Sync),
+    to_announce: &Notify,
+) -> Result<Infallible, StoreError> {
+    run(&client, "LISTEN tessera_trust").await?;
+    // What was told before that was not heard.
+    heard();
+    loop {
+        to_announce.notified().await;
+        run(&client, "NOTIFY tessera_trust").await?;
+    }
+}
+
+async fn run(client: &Client, sql: &str) -> Result<(), StoreError> {
+    timeout(PATIENCE, client.batch_execute(sql)).await.map_err(unavailable)?.map_err(unavailable)
+}
