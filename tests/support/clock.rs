@@ -1,9 +1,12 @@
-//! A clock that the test turns.
+//! Clocks that the test turns.
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicI64, Ordering},
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tessera::clock::Clock;
+use tessera::clock::{Clock, SystemClock};
 
 /// Stands still until it is turned.
 pub struct TestClock(Mutex<DateTime<Utc>>);
@@ -24,5 +27,22 @@ impl TestClock {
 impl Clock for TestClock {
     fn now(&self) -> DateTime<Utc> {
         *self.0.lock().unwrap()
+    }
+}
+
+/// The machine's clock, set wrong by as much as the test wants.
+#[derive(Default)]
+pub struct ShiftedClock(AtomicI64);
+
+impl ShiftedClock {
+    /// Sets it so many seconds before or behind the machine's.
+    pub fn shift(&self, seconds: i64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ShiftedClock {
+    fn now(&self) -> DateTime<Utc> {
+        SystemClock.now() + TimeDelta::seconds(self.0.load(Ordering::SeqCst))
     }
 }

@@ -7,15 +7,17 @@ mod clients;
 mod clock;
 mod envoy;
 mod forge;
+mod guarded;
 mod key_server;
 mod people;
 mod postgres;
 mod server;
 
 pub use clients::{client, file, installed, run_client};
-pub use clock::TestClock;
+pub use clock::{ShiftedClock, TestClock};
 pub use envoy::{Envoy, Provider};
 pub use forge::{Forge, Key, parts_of, sign_hs256, unsigned};
+pub use guarded::{Guarded, audience_token};
 pub use key_server::{KeyServer, jwks, one_key};
 pub use people::{
     ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refresh_with, refusal,

@@ -161,6 +161,13 @@ impl Home {
         Server::of_binary(command).await
     }
 
+    /// Starts the binary where an earlier one was reached.
+    pub async fn start_again_at(&self, address: SocketAddr) -> Result<Server, Box<dyn Error>> {
+        let mut command = self.binary();
+        command.args(["serve", "--listen", &address.to_string()]);
+        Server::of_binary(command).await
+    }
+
     /// The binary with an environment of its own: this home's database and nothing else.
     pub fn binary(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tessera"));
@@ -256,6 +263,18 @@ impl Server {
         let mut page = String::new();
         timeout(FENCE, stream.read_to_string(&mut page)).await??;
         Ok(page)
+    }
+
+    /// The sum of the metric's lines that begin with this.
+    pub async fn metric(&self, beginning: &str) -> Result<u64, Box<dyn Error>> {
+        let metrics = self.get("/metrics").await?;
+        let lines = metrics.lines().filter(|line| line.starts_with(beginning));
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
+    }
+
+    /// Where it is reached, as a URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// Waits until so many RSA keys wait for logins.

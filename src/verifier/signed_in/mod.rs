@@ -109,9 +109,8 @@ impl TokenSource {
         }
         let source = self.0.clone();
         tokio::spawn(async move {
-            if let Err(error) = source.renew(None).await {
-                tracing::warn!(%error, "the token could not be renewed yet");
-            }
+            // Who fails has told the log why, and the next call tries again.
+            let _ = source.renew(None).await;
             source.is_renewing.store(false, Ordering::Release);
         });
     }

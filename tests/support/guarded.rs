@@ -1,0 +1,93 @@
+//! A service of somebody's own behind a guard: health, and over plain HTTP a greeting, on one port.
+
+use std::{
+    error::Error,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use axum::{Router, extract::Request, routing::any};
+use tessera::verifier::{ClaimsOf, Guard};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    service::Routes,
+    transport::{Channel, Endpoint, Server as TonicServer},
+};
+use tonic_health::pb::health_client::HealthClient;
+
+use super::{FENCE, PASSWORD, Server, login_as};
+
+/// A running one.
+pub struct Guarded {
+    /// Where it is reached.
+    pub address: SocketAddr,
+    task: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Guarded {
+    /// Serves behind this guard.
+    pub async fn start(guard: Guard) -> Result<Self, Box<dyn Error>> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let (_, health) = tonic_health::server::health_reporter();
+        let greet = |request: Request| async move {
+            request.claims().map_or_else(|| "hello".to_owned(), |claims| format!("hello {}", claims.sub))
+        };
+        let router = Router::new().route("/greet", any(greet)).route("/public", any(greet));
+        let routes = Routes::from(router).add_service(health);
+        let serving = TonicServer::builder()
+            .accept_http1(true)
+            .layer(guard)
+            .add_routes(routes)
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        Ok(Self { address, task: tokio::spawn(serving) })
+    }
+
+    /// A connection to it.
+    pub fn channel(&self) -> Result<Channel, Box<dyn Error>> {
+        Ok(Endpoint::from_shared(format!("http://{}", self.address))?.connect_lazy())
+    }
+
+    /// Its gRPC service.
+    pub fn health(&self) -> Result<HealthClient<Channel>, Box<dyn Error>> {
+        Ok(HealthClient::new(self.channel()?))
+    }
+
+    /// Gets a page over HTTP/1.1: status line, headers and body.
+    pub async fn get(&self, path: &str, authorization: &[&str]) -> Result<String, Box<dyn Error>> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        let headers: String =
+            authorization.iter().map(|value| format!("authorization: {value}\r\n")).collect();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{headers}\r\n", self.address);
+        stream.write_all(request.as_bytes()).await?;
+        let mut page = String::new();
+        timeout(FENCE, stream.read_to_string(&mut page)).await??;
+        Ok(page)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Signs in for these audiences with these scopes, and gives the access token.
+pub async fn audience_token(
+    server: &Server,
+    username: &str,
+    audience: &[&str],
+    scope: &[&str],
+) -> Result<String, Box<dyn Error>> {
+    let mut login = login_as(username, PASSWORD, "web");
+    login.audience = audience.iter().map(|text| (*text).to_owned()).collect();
+    login.scope = scope.iter().map(|text| (*text).to_owned()).collect();
+    let reply = server.auth().login(login).await?.into_inner();
+    Ok(reply.tokens.ok_or("no tokens")?.access_token)
+}
