@@ -90,7 +90,7 @@ where
     }
     // What was refused was not begun: it may be sent again, if it is still there.
     let Some(again) = kept.again() else { return Ok(response) };
-    let Some(Ok(token)) = source.instead_of(token).await else { return Ok(response) };
+    let Some(token) = source.instead_of(token).await else { return Ok(response) };
     std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
     inner.call(with(&token, parts, Body::new(again))).await
 }

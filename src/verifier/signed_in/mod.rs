@@ -82,16 +82,10 @@ impl TokenSource {
         }
     }
 
-    /// Another token than the one that a service refused; `None` where too many were refused of late.
-    pub(super) async fn instead_of(&self, refused: AccessToken) -> Option<Result<AccessToken, TokenError>> {
-        // Another caller may have exchanged it already.
-        if let Some(held) = self.0.held().filter(|held| held.token != refused) {
-            return Some(Ok(held.token));
-        }
-        if !self.0.refused.take() {
-            return None;
-        }
-        Some(self.renew(Some(refused)).await)
+    /// Another token than the one that a service refused, if one is to be had.
+    pub(super) async fn instead_of(&self, refused: AccessToken) -> Option<AccessToken> {
+        let other = self.renew(Some(refused.clone())).await.ok()?;
+        (other != refused).then_some(other)
     }
 
     /// In a task of its own: a caller that goes away must not take the answer with it, since the refresh token that
@@ -121,7 +115,8 @@ impl Source {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// One at a time; who had to wait finds what the one before it got.
+    /// One at a time; who had to wait finds what the one before it got. A token that was refused is given back where
+    /// too many were of late.
     async fn renew(&self, refused: Option<AccessToken>) -> Result<AccessToken, TokenError> {
         let mut flight = self.flight.lock().await;
         let now = self.clock.now();
@@ -133,6 +128,12 @@ impl Source {
             && until.is_none_or(|until| Instant::now() < until)
         {
             return Err(error.clone());
+        }
+        // Only who would exchange it pays for that, and not those who wait for the same.
+        if let Some(refused) = refused
+            && !self.refused.take()
+        {
+            return Ok(refused);
         }
         match self.obtain(&mut flight).await {
             Ok(tokens) => Ok(self.hold(&mut flight, tokens)),
