@@ -11,6 +11,7 @@ mod key_server;
 mod people;
 mod postgres;
 mod server;
+mod watcher;
 
 pub use clients::{client, file, installed, run_client};
 pub use clock::TestClock;
@@ -22,6 +23,7 @@ pub use people::{
 };
 pub use postgres::query as query_postgres;
 pub use server::{Ended, FENCE, Home, Kind, Server, eventually, run, signal};
+pub use watcher::Watching;
 
 /// What a test ends with: any error fails it.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
