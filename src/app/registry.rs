@@ -1,5 +1,5 @@
-//! What admins have registered and every token depends on, in memory: tenants' algorithms, audiences' keys, trusted
-//! issuers.
+//! What admins have registered and every token depends on, in memory: tenants' algorithms and rules for
+//! sessions, audiences' keys, trusted issuers.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,12 @@ use uuid::Uuid;
 use super::{App, Error, audience_keys::AudienceKeys, foreign_keys::Trusted};
 use crate::{
     domain::{
-        InvalidField, algorithm::Algorithm, audience::Audience, claims::OWN_AUDIENCE, tenant::TenantSigning,
+        InvalidField,
+        algorithm::Algorithm,
+        audience::Audience,
+        claims::OWN_AUDIENCE,
+        session_rules::{SessionRules, TenantSessions},
+        tenant::TenantSigning,
         trusted_issuer,
     },
     models::{
@@ -26,6 +31,7 @@ use crate::{
 pub(super) struct Registry {
     version: i64,
     tenants: HashMap<Uuid, TenantSigning>,
+    sessions: HashMap<Uuid, TenantSessions>,
     /// By name, those whose tokens are made in a way of their own.
     audiences: HashMap<String, AudienceKeys>,
     /// A key of an audience can't be used.
@@ -112,6 +118,7 @@ impl App {
             Ok((head.registry, tenants, issuers, audiences, audience_secrets::list(conn).await?))
         });
         let (version, tenants, trusted_issuers, audiences, secrets) = read.await?;
+        let sessions = tenants.iter().map(|tenant| (tenant.id, tenant.sessions)).collect();
         let tenants = tenants.into_iter().map(|tenant| (tenant.id, tenant.signing)).collect();
         let trusted_issuers = self.open_trusted_issuers(trusted_issuers);
         let mut secrets_of: HashMap<Uuid, Vec<SealedSecret>> = HashMap::new();
@@ -127,7 +134,7 @@ impl App {
         let audiences: HashMap<_, _> = audiences.into_iter().map(open).collect();
         let is_damaged = audiences.values().any(AudienceKeys::is_damaged);
         *self.registered.now.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Registry { version, tenants, audiences, trusted_issuers, is_damaged });
+            Arc::new(Registry { version, tenants, sessions, audiences, trusted_issuers, is_damaged });
         Ok(())
     }
 
@@ -178,6 +185,12 @@ impl App {
     pub(super) fn session_algorithm(&self, tenant_id: Uuid) -> Algorithm {
         let own = self.registry().signing_of(tenant_id);
         own.session_algorithm.unwrap_or(self.settings.signing.session_algorithm)
+    }
+
+    /// What this tenant's sessions keep to.
+    pub(super) fn session_rules(&self, tenant_id: Uuid) -> SessionRules {
+        let own = self.registry().sessions.get(&tenant_id).copied().unwrap_or_default();
+        own.over(self.settings.sessions)
     }
 
     /// Whether new sessions of any tenant have RSA keys.

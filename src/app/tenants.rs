@@ -6,6 +6,7 @@ use super::{App, Caller, Error, Page, Paged, caller::administered_tenant, record
 use crate::{
     domain::{
         audit::{Action, Origin, Target},
+        session_rules::TenantSessions,
         tenant::{Tenant, TenantSigning},
     },
     models::{StoreError, audit_events, tenants, trust_log},
@@ -21,8 +22,8 @@ pub async fn create(
 ) -> Result<Tenant, Error> {
     caller.require_root()?;
     let now = app.now();
-    let signing = TenantSigning::default();
-    let tenant = Tenant { id: app.ids.next(now)?, name, display_name, create_time: now, signing };
+    let (signing, sessions) = (TenantSigning::default(), TenantSessions::default());
+    let tenant = Tenant { id: app.ids.next(now)?, name, display_name, create_time: now, signing, sessions };
     let by = By { tenant_id: tenant.id, actor_id: Some(caller.user_id), origin };
     let event = app.event(by, Action::CreateTenant, Target::Tenant(tenant.id), now)?;
     let created = app.store.tx::<_, Error, _>(async move |conn| {
@@ -43,9 +44,11 @@ pub struct Changes {
     pub display_name: Option<String>,
     /// How its tokens are signed.
     pub signing: Option<TenantSigning>,
+    /// What its sessions keep to.
+    pub sessions: Option<TenantSessions>,
 }
 
-/// Changes what is given. New tokens follow, on other replicas within the poll interval.
+/// Changes what is given. New tokens and sessions follow, on other replicas within the poll interval.
 pub async fn update(
     app: &App,
     caller: &Caller,
@@ -62,6 +65,7 @@ pub async fn update(
         let mut tenant = tenants::find(conn, id).await?.ok_or(Error::NotFound("tenant"))?;
         tenant.display_name = changes.display_name.unwrap_or(tenant.display_name);
         tenant.signing = changes.signing.unwrap_or(tenant.signing);
+        tenant.sessions = changes.sessions.unwrap_or(tenant.sessions);
         if !tenants::update(conn, &tenant).await? {
             return Err(Error::Conflict);
         }

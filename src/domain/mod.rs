@@ -16,11 +16,17 @@ pub mod encryption;
 #[cfg(feature = "server")]
 pub mod issuer_key;
 #[cfg(feature = "server")]
+pub mod network;
+#[cfg(feature = "server")]
 pub mod password;
+#[cfg(feature = "server")]
+pub mod proxy;
 #[cfg(feature = "server")]
 pub mod refresh_token;
 #[cfg(feature = "server")]
 pub mod session;
+#[cfg(feature = "server")]
+pub mod session_rules;
 #[cfg(feature = "server")]
 pub mod tenant;
 #[cfg(feature = "server")]

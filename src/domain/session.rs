@@ -36,8 +36,21 @@ pub struct Session {
     pub first_address: String,
     /// The network address that refreshed last.
     pub last_address: String,
+    /// The network of that; empty where it is not known.
+    pub last_network: String,
+    /// When and where it was seen other than by a refresh.
+    pub seen: Option<Seen>,
     /// The `user-agent` that signed in.
     pub user_agent: String,
+}
+
+/// A session was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// When.
+    pub time: DateTime<Utc>,
+    /// The network address that it was seen at.
+    pub address: String,
 }
 
 /// The end of a session.
@@ -68,12 +81,16 @@ pub enum EndReason {
     UserDisabled,
     /// A refresh token was used a second time.
     Reuse,
+    /// A refresh came from another network, and this ends sessions.
+    AddressChanged,
+    /// A refresh came from another device, and this ends sessions.
+    DeviceChanged,
     /// It had expired when a newer login needed its place.
     Expired,
 }
 
 impl EndReason {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Logout,
         Self::LogoutAll,
         Self::Replaced,
@@ -82,6 +99,8 @@ impl EndReason {
         Self::Revoked,
         Self::UserDisabled,
         Self::Reuse,
+        Self::AddressChanged,
+        Self::DeviceChanged,
         Self::Expired,
     ];
 
@@ -96,6 +115,8 @@ impl EndReason {
             Self::Revoked => "revoked",
             Self::UserDisabled => "user_disabled",
             Self::Reuse => "reuse",
+            Self::AddressChanged => "address_changed",
+            Self::DeviceChanged => "device_changed",
             Self::Expired => "expired",
         }
     }
@@ -118,7 +139,7 @@ pub enum State {
 }
 
 /// How long sessions live and how many there are.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Live sessions on each type of device.
     pub per_device_type: u32,
@@ -186,6 +207,8 @@ pub enum MissedRefresh {
     Expired,
     /// The token was spent: the session must end.
     Reuse,
+    /// The token is the newest and unspent: where it comes from kept it from being taken.
+    Unspent,
     /// The token is newer than the session, as after the database was restored from a backup.
     Ahead,
 }
@@ -202,12 +225,21 @@ impl Session {
         }
     }
 
+    /// When and where it was seen last.
+    pub fn last_seen(&self) -> (DateTime<Utc>, &str) {
+        match &self.seen {
+            Some(seen) if seen.time > self.refresh_time => (seen.time, &seen.address),
+            _ => (self.refresh_time, &self.last_address),
+        }
+    }
+
     /// Decides about a true refresh token of this session that the refresh statement did not accept.
     pub fn missed_refresh(&self, generation: i64, grace: TimeDelta, now: DateTime<Utc>) -> MissedRefresh {
         match self.state(now) {
             State::Ended => MissedRefresh::Ended,
             State::Expired => MissedRefresh::Expired,
-            State::Active if generation >= self.generation => MissedRefresh::Ahead,
+            State::Active if generation == self.generation => MissedRefresh::Unspent,
+            State::Active if generation > self.generation => MissedRefresh::Ahead,
             State::Active if self.generation == generation + 1 && now < self.refresh_time + grace => {
                 MissedRefresh::Retry
             }
@@ -240,6 +272,8 @@ mod tests {
             end: None,
             first_address: String::new(),
             last_address: String::new(),
+            last_network: String::new(),
+            seen: None,
             user_agent: String::new(),
         }
     }
@@ -287,8 +321,20 @@ mod tests {
         assert_eq!(missed(4, 59), MissedRefresh::Retry);
         assert_eq!(missed(4, 60), MissedRefresh::Reuse);
         assert_eq!(missed(3, 51), MissedRefresh::Reuse);
+        assert_eq!(missed(5, 51), MissedRefresh::Unspent);
         assert_eq!(missed(6, 51), MissedRefresh::Ahead);
         assert_eq!(missed(4, 100), MissedRefresh::Expired);
         assert_eq!(session.missed_refresh(4, TimeDelta::zero(), at(50)), MissedRefresh::Reuse);
+    }
+
+    #[test]
+    fn it_was_last_seen_at_its_refresh_or_later() {
+        let mut session = session(1, "web", 0, 0);
+        (session.refresh_time, session.last_address) = (at(50), "192.0.2.1".to_owned());
+        assert_eq!(session.last_seen(), (at(50), "192.0.2.1"));
+        session.seen = Some(Seen { time: at(40), address: "192.0.2.2".to_owned() });
+        assert_eq!(session.last_seen(), (at(50), "192.0.2.1"));
+        session.seen = Some(Seen { time: at(60), address: "192.0.2.2".to_owned() });
+        assert_eq!(session.last_seen(), (at(60), "192.0.2.2"));
     }
 }

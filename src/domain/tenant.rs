@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{InvalidField, algorithm::Algorithm};
+use super::{InvalidField, algorithm::Algorithm, session_rules::TenantSessions};
 
 /// The tenant that is there from the beginning. Its admins administer every tenant.
 pub const DEFAULT_TENANT: &str = "default";
@@ -21,6 +21,8 @@ pub struct Tenant {
     pub create_time: DateTime<Utc>,
     /// How its tokens are signed.
     pub signing: TenantSigning,
+    /// What its sessions keep to.
+    pub sessions: TenantSessions,
 }
 
 /// What a tenant has instead of the configured algorithms; `None` follows the settings.

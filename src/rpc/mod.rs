@@ -13,6 +13,7 @@ mod parse;
 pub mod policy;
 mod session;
 mod status;
+mod tenant_sessions;
 mod tenants;
 mod trusted_issuers;
 mod users;

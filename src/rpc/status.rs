@@ -62,6 +62,7 @@ const fn code(error: &Error) -> Code {
         | Error::TokenExpired
         | Error::TokenRevoked
         | Error::TokenReused
+        | Error::ReauthenticationRequired
         | Error::InvalidCredentials => Code::Unauthenticated,
         Error::AccountDisabled
         | Error::PasswordChangeRequired
