@@ -133,3 +133,15 @@ async fn try_end(
     tracing::warn!(session_id = %id, address, reason = reason.as_str(), "a refresh ended its session");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_recorded_once_and_no_older_one_after_it() {
+        let recorded = Recorded::default();
+        let first = [0, 0, 3, 2, 3, 4].map(|generation| recorded.is_first(generation));
+        assert_eq!(first, [true, false, true, false, false, true]);
+    }
+}

@@ -24,6 +24,8 @@ pub mod proxy;
 #[cfg(feature = "server")]
 pub mod refresh_token;
 #[cfg(feature = "server")]
+pub mod room;
+#[cfg(feature = "server")]
 pub mod session;
 #[cfg(feature = "server")]
 pub mod session_rules;
