@@ -151,9 +151,11 @@ impl Refresh<'_> {
         self.app.issue(&self.maker, profile, &position, step.now).map(Some)
     }
 
-    /// What is done about the network that it comes from.
+    /// What is done about the network that it comes from. The network beside the last address is what the one statement
+    /// compares; it may be of an earlier refresh where an older release did the last one, or cut to another prefix.
     fn on_address(&self, session: &Session) -> Reaction {
-        if network::may_be_same(&session.last_network, &self.step.network) {
+        let before = self.app.settings.prefixes.network(&session.last_address);
+        if network::may_be_same(&before, &self.step.network) {
             Reaction::Ignore
         } else {
             self.rules.on_address_change
