@@ -1,12 +1,17 @@
 //! What users do and what they get, a file for each part of the contract.
 
 mod accounts;
+mod address_change;
+mod address_change_races;
 mod audiences;
 mod bad_input;
 mod crash;
+mod device_change;
 mod foreign;
+mod last_seen;
 mod outside;
 mod process;
+mod proxies;
 mod refresh;
 mod revoke_token;
 mod rotation;
@@ -16,6 +21,7 @@ mod sessions;
 mod settings;
 mod storage;
 mod suspension;
+mod tenant_sessions;
 mod tls;
 mod tokens;
 mod trust;

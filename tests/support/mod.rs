@@ -9,6 +9,7 @@ mod envoy;
 mod forge;
 mod key_server;
 mod people;
+mod places;
 mod postgres;
 mod server;
 mod watcher;
@@ -21,6 +22,7 @@ pub use key_server::{KeyServer, jwks, one_key};
 pub use people::{
     ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refresh_with, refusal,
 };
+pub use places::{BEHIND_A_PROXY, at, refresh_at};
 pub use postgres::query as query_postgres;
 pub use server::{Ended, FENCE, Home, Kind, Server, eventually, run, signal};
 pub use watcher::Watching;
