@@ -18,7 +18,7 @@ use figment::{
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::algorithm::Algorithm;
+use crate::domain::{algorithm::Algorithm, session_rules::Reaction};
 pub use check::{Checked, Keks};
 
 /// What environment variables begin with.
@@ -66,6 +66,9 @@ pub struct Server {
     pub tls_key: Option<PathBuf>,
     /// Serve without TLS beyond loopback.
     pub allow_plaintext: bool,
+    /// Addresses and networks of proxies whose word for a caller's address counts.
+    #[serde(deserialize_with = "values::list")]
+    pub trusted_proxies: Vec<String>,
     /// Serve gRPC reflection.
     pub reflection: bool,
     /// Verifiers that may follow the trust log here, and clients that may wait for the end of their session.
@@ -125,6 +128,14 @@ pub struct Sessions {
     /// How long a spent refresh token is taken for a retry; 0 turns it off.
     #[serde(with = "values::duration")]
     pub refresh_grace: Duration,
+    /// What is done about a refresh from another network.
+    pub on_address_change: Reaction,
+    /// What is done about a refresh from another device.
+    pub on_device_change: Reaction,
+    /// Leading bits that IPv4 addresses of one network have in common.
+    pub address_prefix_v4: u8,
+    /// Leading bits that IPv6 addresses of one network have in common.
+    pub address_prefix_v6: u8,
 }
 
 /// Keys and signatures.
@@ -243,6 +254,7 @@ impl Default for Server {
             tls_cert: None,
             tls_key: None,
             allow_plaintext: false,
+            trusted_proxies: Vec::new(),
             reflection: true,
             max_watchers: 20_000,
             drain_timeout: Duration::from_secs(10),
@@ -276,6 +288,10 @@ impl Default for Sessions {
             idle_ttl: days(14),
             absolute_ttl: days(90),
             refresh_grace: Duration::from_secs(10),
+            on_address_change: Reaction::Record,
+            on_device_change: Reaction::Reauthenticate,
+            address_prefix_v4: 24,
+            address_prefix_v6: 64,
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Caller {
     pub tenant_id: Uuid,
     /// The session of the token.
     pub session_id: Uuid,
+    /// When the token was made, in microseconds since 1970.
+    pub issue_time_micros: i64,
     /// Administers its tenant.
     pub is_admin: bool,
     /// Must change its password before anything else.
@@ -38,6 +40,7 @@ impl Caller {
             user_id: claims.sub,
             tenant_id: user.tenant_id,
             session_id: user.sid,
+            issue_time_micros: claims.iat.saturating_mul(1_000_000),
             is_admin,
             must_change_password,
             is_root: is_admin && user.tenant_id == default_tenant_id,

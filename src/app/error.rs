@@ -31,6 +31,9 @@ pub enum Error {
     /// The refresh token was spent before.
     #[error("the refresh token was used before; its session has ended")]
     TokenReused,
+    /// A refresh comes from elsewhere than its session does.
+    #[error("the refresh comes from another network or device; sign in again")]
+    ReauthenticationRequired,
     /// There is no such user, or the password is wrong.
     #[error("unknown user or wrong password")]
     InvalidCredentials,
@@ -104,6 +107,7 @@ impl Error {
             Self::TokenExpired => "TOKEN_EXPIRED",
             Self::TokenRevoked => "TOKEN_REVOKED",
             Self::TokenReused => "TOKEN_REUSED",
+            Self::ReauthenticationRequired => "REAUTHENTICATION_REQUIRED",
             Self::InvalidCredentials => "INVALID_CREDENTIALS",
             Self::AccountDisabled => "ACCOUNT_DISABLED",
             Self::PasswordChangeRequired => "PASSWORD_CHANGE_REQUIRED",

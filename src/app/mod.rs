@@ -11,9 +11,11 @@ mod caller;
 mod end_sessions;
 mod error;
 mod key_ring;
+mod last_seen;
 mod metrics;
 mod page;
 mod record;
+mod refresh_mismatch;
 mod registry;
 mod session_makers;
 mod start;
@@ -61,8 +63,10 @@ use crate::{
     domain::{
         algorithm::Algorithm,
         claims::{Claims, MAX_ACCESS_TTL_SECONDS, OWN_AUDIENCE},
+        network::Prefixes,
         password::PasswordPolicy,
-        session::Limits,
+        proxy::TrustedProxies,
+        session_rules::SessionRules,
         trust::{Revocation, TrustChange},
     },
     fetch::Fetcher,
@@ -79,6 +83,7 @@ pub use start_session::SignedIn;
 pub use tokens::IssuedTokens;
 
 use key_ring::Keys;
+use last_seen::LastSeen;
 use registry::Registered;
 use session_makers::SessionMakers;
 use trust_feed::TrustFeed;
@@ -94,8 +99,12 @@ pub struct Settings {
     pub access_ttl: TimeDelta,
     /// How far clocks may differ.
     pub leeway: TimeDelta,
-    /// How long sessions live and how many there are.
-    pub limits: Limits,
+    /// What sessions of tenants keep to that have no rules of their own.
+    pub sessions: SessionRules,
+    /// Which addresses count as one place.
+    pub prefixes: Prefixes,
+    /// Whose word for a caller's address counts.
+    pub trusted_proxies: TrustedProxies,
     /// People can make themselves users.
     pub signup_open: bool,
     /// Keys and signatures.
@@ -169,6 +178,7 @@ pub struct App {
     fetcher: Fetcher,
     spare_key_taken: Notify,
     makers: SessionMakers,
+    last_seen: LastSeen,
     verifier: Arc<Verifier>,
     default_tenant_id: Uuid,
 }
@@ -270,6 +280,7 @@ impl App {
             self.metrics.observe_pool(pool);
         }
         self.metrics.observe_cache("session_makers", self.makers.len());
+        self.metrics.observe_cache("sessions_seen", self.last_seen.len());
         self.metrics.observe_cache("endorsed_keys", self.verifier.remembered_keys());
         self.metrics.observe_cache("revocations", self.verifier.trust().len());
         self.metrics.observe_keys(self.ring().keys(), self.now());

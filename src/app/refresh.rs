@@ -1,17 +1,21 @@
 //! Exchanges a refresh token for new tokens.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{App, Error, IssuedTokens, record::By, session_makers::SessionMaker, tokens::Position};
+use super::{
+    App, Error, IssuedTokens, refresh_mismatch::Mismatch, session_makers::SessionMaker, tokens::Position,
+};
 use crate::{
     domain::{
-        audit::{Action, Origin, Target},
+        audit::Origin,
+        claims::Profile,
         device::Device,
+        network,
         refresh_token::RefreshToken,
-        session::{End, EndReason, MissedRefresh},
-        trust::Revocation,
+        session::{MissedRefresh, Session},
+        session_rules::{Reaction, SessionRules},
     },
     models::{audit_events, sessions, sessions::Step},
 };
@@ -39,9 +43,9 @@ async fn attempt(
     if !maker.tag.is_genuine(token) {
         return Err(Error::TokenInvalid("bad tag"));
     }
-    if device.is_some_and(|device| !maker.device.may_be(&device)) {
-        return Err(refuse_device(app, &maker, origin).await);
-    }
+    let rules = app.session_rules(maker.tenant_id);
+    let is_other_device = device.is_some_and(|device| !maker.device.may_be(&device));
+    let on_device = if is_other_device { rules.on_device_change } else { Reaction::Ignore };
     // Read once, on arrival: how long we take ourselves must not make a retry a theft.
     let now = app.now();
     if app.registry().is_suspended(maker.tenant_id) {
@@ -50,17 +54,16 @@ async fn attempt(
     // Known before the token is spent.
     app.signer(maker.tenant_id, now)?;
     check_audience(app, &maker, now).await?;
-    let idle_expire_time = app.settings.limits.idle_expire_time(now, maker.expire_time);
-    let step = Step { generation: token.generation, now, idle_expire_time, address: origin.address.clone() };
-    let id = maker.session_id;
-    let done = app.store.write(async |conn| sessions::advance(conn, id, &step).await).await?;
-    match done.value {
-        Some(profile) => {
-            let position = Position { generation: token.generation + 1, idle_expire_time };
-            app.issue(&maker, profile, &position, now)
-        }
-        None => missed(app, &maker, &step, done.is_repeated, origin).await,
-    }
+    let network = app.settings.prefixes.network(&origin.address);
+    let step = Step {
+        generation: token.generation,
+        now,
+        idle_expire_time: rules.limits.idle_expire_time(now, maker.expire_time),
+        address: origin.address.clone(),
+        is_from_anywhere: network.is_empty() || rules.on_address_change == Reaction::Ignore,
+        network,
+    };
+    Refresh { app, maker, rules, on_device, step, origin }.run().await
 }
 
 /// Refuses a session whose one audience's keys can't be used. Asks the database only where there are such keys.
@@ -75,78 +78,112 @@ async fn check_audience(app: &App, maker: &SessionMaker, now: DateTime<Utc>) -> 
     registry.only_audience(&aud).map_or(Ok(()), |keys| keys.check(now))
 }
 
-/// The statement changed no row: finds out why.
-async fn missed(
-    app: &App,
-    maker: &SessionMaker,
-    step: &Step,
-    is_repeated: bool,
-    origin: &Origin,
-) -> Result<IssuedTokens, Error> {
-    let id = maker.session_id;
-    let found = app.store.read(async move |conn| sessions::find_with_profile(conn, id).await).await?;
-    let (session, profile) = found.ok_or(Error::TokenInvalid("names no session"))?;
-    let now = step.now;
-    let missed = session.missed_refresh(step.generation, app.settings.limits.refresh_grace, now);
-    // The statement was done, and the connection died with the answer.
-    let is_own = is_repeated && session.generation == step.generation + 1 && session.refresh_time == now;
-    match missed {
-        MissedRefresh::Reuse if !is_own => Err(end_reused(app, maker, origin).await),
-        MissedRefresh::Retry | MissedRefresh::Reuse => {
-            let position =
-                Position { generation: session.generation, idle_expire_time: session.idle_expire_time };
-            app.issue(maker, profile, &position, now)
+/// A refresh with a true token.
+pub(super) struct Refresh<'a> {
+    pub app: &'a App,
+    pub maker: Arc<SessionMaker>,
+    pub step: Step,
+    pub origin: &'a Origin,
+    rules: SessionRules,
+    /// What is done about the device that it comes from.
+    on_device: Reaction,
+}
+
+impl Refresh<'_> {
+    async fn run(&self) -> Result<IssuedTokens, Error> {
+        // Whether the token is a spent one comes first, also from another device.
+        if self.on_device.refuses() {
+            return self.settle(false).await;
         }
-        MissedRefresh::Ended => Err(Error::TokenRevoked),
-        MissedRefresh::Expired => Err(Error::TokenExpired),
-        MissedRefresh::Ahead => Err(Error::TokenInvalid("is newer than its session")),
-    }
-}
-
-/// Recorded once for each session that is in memory: whoever has the token could fill the trail with it.
-async fn refuse_device(app: &App, maker: &SessionMaker, origin: &Origin) -> Error {
-    let refusal = Error::TokenInvalid("comes from another device");
-    if maker.is_device_refused.swap(true, Ordering::Relaxed) {
-        return refusal;
-    }
-    match app.event(
-        by_holder(maker, origin),
-        Action::RefreshDevice,
-        Target::Session(maker.session_id),
-        app.now(),
-    ) {
-        Ok(event) => app.record_refusal(event, refusal).await,
-        Err(error) => error,
-    }
-}
-
-/// Whoever holds a refresh token; that it is the user is what is in doubt.
-fn by_holder<'o>(maker: &SessionMaker, origin: &'o Origin) -> By<'o> {
-    By { tenant_id: maker.tenant_id, actor_id: None, origin }
-}
-
-/// Ends a session whose refresh token came a second time: one of its two holders stole it.
-async fn end_reused(app: &App, maker: &SessionMaker, origin: &Origin) -> Error {
-    match try_end_reused(app, maker, origin).await {
-        Ok(()) => Error::TokenReused,
-        Err(error) => error,
-    }
-}
-
-async fn try_end_reused(app: &App, maker: &SessionMaker, origin: &Origin) -> Result<(), Error> {
-    let now = app.now();
-    let id = maker.session_id;
-    let mut event = app.event(by_holder(maker, origin), Action::RefreshReuse, Target::Session(id), now)?;
-    event.refusal = Some(Error::TokenReused.reason().to_owned());
-    let ended = app.change(now, async move |conn| {
-        let mut revocations = Vec::new();
-        if sessions::end(conn, id, End { time: now, reason: EndReason::Reuse }).await?.is_some() {
-            audit_events::append(conn, &event).await?;
-            revocations.push(Revocation::Session(id));
+        if self.on_device == Reaction::Record {
+            self.record(&Mismatch::Device).await?;
         }
-        Ok(((), revocations))
-    });
-    ended.await?;
-    tracing::warn!(session_id = %id, address = origin.address, "a refresh token was used again; its session has ended");
-    Ok(())
+        let (id, step) = (self.maker.session_id, &self.step);
+        let done = self.app.store.write(async |conn| sessions::advance(conn, id, step).await).await?;
+        match done.value {
+            Some(profile) => self.issue_next(profile),
+            None => self.settle(done.is_repeated).await,
+        }
+    }
+
+    /// The statement changed no row, or must not be tried: finds out why, and what follows. Of two at once that come
+    /// from elsewhere the later one looks again, and finds what the earlier one left.
+    async fn settle(&self, is_repeated: bool) -> Result<IssuedTokens, Error> {
+        for _ in 0..2 {
+            if let Some(tokens) = self.look(is_repeated).await? {
+                return Ok(tokens);
+            }
+        }
+        Err(Error::Conflict)
+    }
+
+    /// `None` where the session changed while it was looked at.
+    async fn look(&self, is_repeated: bool) -> Result<Option<IssuedTokens>, Error> {
+        let (id, step) = (self.maker.session_id, &self.step);
+        let found =
+            self.app.store.read(async move |conn| sessions::find_with_profile(conn, id).await).await?;
+        let (session, profile) = found.ok_or(Error::TokenInvalid("names no session"))?;
+        let missed = session.missed_refresh(step.generation, self.rules.limits.refresh_grace, step.now);
+        // The statement was done, and the connection died with the answer.
+        let is_own =
+            is_repeated && session.generation == step.generation + 1 && session.refresh_time == step.now;
+        match missed {
+            MissedRefresh::Reuse if !is_own => return Err(self.end_reused().await),
+            MissedRefresh::Ended => return Err(Error::TokenRevoked),
+            MissedRefresh::Expired => return Err(Error::TokenExpired),
+            MissedRefresh::Ahead => return Err(Error::TokenInvalid("is newer than its session")),
+            MissedRefresh::Unspent | MissedRefresh::Retry | MissedRefresh::Reuse => {}
+        }
+        let on_address = self.on_address(&session);
+        let moved = Mismatch::Address { before: session.last_address };
+        if self.on_device.refuses() {
+            return Err(self.refuse(self.on_device, &Mismatch::Device).await);
+        }
+        if on_address.refuses() {
+            return Err(self.refuse(on_address, &moved).await);
+        }
+        let is_recorded = on_address == Reaction::Record;
+        if missed == MissedRefresh::Unspent {
+            return self.step_from_elsewhere(is_recorded.then_some(moved)).await;
+        }
+        if is_recorded {
+            self.record(&moved).await?;
+        }
+        let position =
+            Position { generation: session.generation, idle_expire_time: session.idle_expire_time };
+        self.app.issue(&self.maker, profile, &position, step.now).map(Some)
+    }
+
+    /// What is done about the network that it comes from. The network beside the last address is what the one statement
+    /// compares; it may be of an earlier refresh where an older release did the last one, or cut to another prefix.
+    fn on_address(&self, session: &Session) -> Reaction {
+        let before = self.app.settings.prefixes.network(&session.last_address);
+        if network::may_be_same(&before, &self.step.network) {
+            Reaction::Ignore
+        } else {
+            self.rules.on_address_change
+        }
+    }
+
+    /// Takes the step from another network, and records it where that is wanted: both or neither.
+    async fn step_from_elsewhere(&self, moved: Option<Mismatch>) -> Result<Option<IssuedTokens>, Error> {
+        let step = Step { is_from_anywhere: true, ..self.step.clone() };
+        let event = moved.map(|moved| self.event(&moved)).transpose()?;
+        let id = self.maker.session_id;
+        let taken = self.app.store.tx::<_, Error, _>(async move |conn| {
+            let profile = sessions::advance(conn, id, &step).await?;
+            if let (Some(_), Some(event)) = (&profile, &event) {
+                audit_events::append(conn, event).await?;
+            }
+            Ok(profile)
+        });
+        taken.await?.map(|profile| self.issue_next(profile)).transpose()
+    }
+
+    /// The tokens of the step that was taken.
+    fn issue_next(&self, profile: Profile) -> Result<IssuedTokens, Error> {
+        let Step { generation, now, idle_expire_time, .. } = self.step;
+        let position = Position { generation: generation + 1, idle_expire_time };
+        self.app.issue(&self.maker, profile, &position, now)
+    }
 }

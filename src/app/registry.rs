@@ -1,5 +1,5 @@
-//! What admins have registered and every token depends on, in memory: tenants' algorithms, audiences' keys, trusted
-//! issuers.
+//! What admins have registered and every token depends on, in memory: tenants' algorithms and rules for
+//! sessions, audiences' keys, trusted issuers.
 
 use std::{
     collections::HashMap,
@@ -15,6 +15,7 @@ use crate::{
         algorithm::Algorithm,
         audience::Audience,
         claims::OWN_AUDIENCE,
+        session_rules::SessionRules,
         tenant::{Tenant, TenantSigning},
         trusted_issuer,
     },
@@ -188,6 +189,12 @@ impl App {
     pub(super) fn session_algorithm(&self, tenant_id: Uuid) -> Algorithm {
         let own = self.registry().signing_of(tenant_id);
         own.session_algorithm.unwrap_or(self.settings.signing.session_algorithm)
+    }
+
+    /// What this tenant's sessions keep to.
+    pub(super) fn session_rules(&self, tenant_id: Uuid) -> SessionRules {
+        let own = self.registry().tenants.get(&tenant_id).map(|tenant| tenant.sessions).unwrap_or_default();
+        own.over(self.settings.sessions)
     }
 
     /// Whether new sessions of any tenant have RSA keys.

@@ -1,13 +1,13 @@
 //! What a session's tokens are made with, kept in memory so that a refresh reads and parses nothing.
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicBool};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use quick_cache::{Weighter, sync::Cache};
 use secrecy::SecretSlice;
 use uuid::Uuid;
 
-use super::{App, Error, key_ring};
+use super::{App, Error, key_ring, refresh_mismatch::Recorded};
 use crate::{
     crypto::{refresh_tag::TagKey, signing::SigningKey},
     domain::{
@@ -36,8 +36,10 @@ pub(super) struct SessionMaker {
     pub tag: TagKey,
     /// The session's own key, unless the issuer's signs for it.
     pub key: Option<SigningKey>,
-    /// A refresh from another device was recorded.
-    pub is_device_refused: AtomicBool,
+    /// Refreshes from other devices that were recorded.
+    pub device_recorded: Recorded,
+    /// Refreshes from other networks that were recorded.
+    pub address_recorded: Recorded,
     endorsement: Mutex<Option<Arc<SignedEndorsement>>>,
 }
 
@@ -91,7 +93,8 @@ impl SessionMakers {
             expire_time: session.expire_time,
             tag: TagKey::derive(&self.refresh_secret, salt)?,
             key,
-            is_device_refused: AtomicBool::new(false),
+            device_recorded: Recorded::default(),
+            address_recorded: Recorded::default(),
             endorsement: Mutex::default(),
         }))
     }

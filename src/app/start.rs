@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{
-    App, Error, Metrics, Settings, key_ring::Keys, record::By, registry::Registered,
+    App, Error, Metrics, Settings, key_ring::Keys, last_seen::LastSeen, record::By, registry::Registered,
     session_makers::SessionMakers, trust_feed::TrustFeed, users::NewUser,
 };
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
         audit::{Action, Origin, Target},
         claims::ADMIN_ROLE,
         password::PasswordPolicy,
+        session_rules::TenantSessions,
         tenant::{DEFAULT_TENANT, Tenant, TenantSigning},
         text,
         user::User,
@@ -83,6 +84,7 @@ impl App {
             policy,
             sealer: Arc::new(sealer),
             makers: SessionMakers::new(refresh_secret),
+            last_seen: LastSeen::default(),
             verifier: Arc::default(),
             keys: Keys::new(patience),
             feed,
@@ -130,6 +132,7 @@ impl App {
             signing: TenantSigning::default(),
             suspend_time: None,
             standing: 0,
+            sessions: TenantSessions::default(),
         };
         let admin = NewUser {
             username: ADMIN.to_owned(),

@@ -15,7 +15,8 @@ use crate::{
         audit::{Event, Origin},
         claims::Profile,
         device::Device,
-        session::{End, EndReason, Limits, Session, make_room},
+        room::make_room,
+        session::{End, EndReason, Limits, Session},
         trust::Revocation,
         user::User,
     },
@@ -93,7 +94,7 @@ impl App {
         {
             keys.check(now)?;
         }
-        let limits = self.settings.limits;
+        let limits = self.session_rules(user.tenant_id).limits;
         let key = self.key_source(self.session_algorithm(user.tenant_id))?;
         let expire_time = now + limits.absolute_ttl;
         let session = Session {
@@ -111,6 +112,8 @@ impl App {
             end: None,
             first_address: origin.address.clone(),
             last_address: origin.address.clone(),
+            last_network: self.settings.prefixes.network(&origin.address),
+            seen: None,
             user_agent: origin.user_agent.clone(),
         };
         Ok(Prepared { session, salt: self.rng.bytes()?, key, sealer: self.sealer.clone(), wishes, limits })

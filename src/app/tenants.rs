@@ -6,6 +6,7 @@ use super::{App, Caller, Error, Page, Paged, caller::administered_tenant, record
 use crate::{
     domain::{
         audit::{Action, Origin, Target},
+        session_rules::TenantSessions,
         tenant::{Tenant, TenantSigning},
     },
     models::{StoreError, audit_events, tenants, trust_log},
@@ -27,6 +28,7 @@ pub async fn create(
         display_name,
         create_time: now,
         signing: TenantSigning::default(),
+        sessions: TenantSessions::default(),
         suspend_time: None,
         standing: 0,
     };
@@ -50,9 +52,11 @@ pub struct Changes {
     pub display_name: Option<String>,
     /// How its tokens are signed.
     pub signing: Option<TenantSigning>,
+    /// What its sessions keep to.
+    pub sessions: Option<TenantSessions>,
 }
 
-/// Changes what is given. New tokens follow, on other replicas within the poll interval.
+/// Changes what is given. New tokens and sessions follow, on other replicas within the poll interval.
 pub async fn update(
     app: &App,
     caller: &Caller,
@@ -69,6 +73,7 @@ pub async fn update(
         let mut tenant = tenants::find(conn, id).await?.ok_or(Error::NotFound("tenant"))?;
         tenant.display_name = changes.display_name.unwrap_or(tenant.display_name);
         tenant.signing = changes.signing.unwrap_or(tenant.signing);
+        tenant.sessions = changes.sessions.unwrap_or(tenant.sessions);
         if !tenants::update(conn, &tenant).await? {
             return Err(Error::Conflict);
         }

@@ -10,7 +10,15 @@ use super::{BadSetting, Config, SignUp, UserTokens};
 use crate::{
     app::{Settings, SigningSettings},
     crypto::{passwords::HashSettings, sealing::Sealer},
-    domain::{claims::MAX_ACCESS_TTL_SECONDS, password::PasswordPolicy, session::Limits, text},
+    domain::{
+        claims::MAX_ACCESS_TTL_SECONDS,
+        network::Prefixes,
+        password::PasswordPolicy,
+        proxy::{self, TrustedProxies},
+        session::Limits,
+        session_rules::{LEAST_TTL_SECONDS, MOST_TTL_SECONDS, SessionRules},
+        text,
+    },
     models::Database,
 };
 
@@ -45,9 +53,9 @@ type SourceOf<'s> = &'s dyn Fn(&str) -> String;
 
 struct Check<'s>(SourceOf<'s>);
 
-const SECOND: Duration = Duration::from_secs(1);
+const SECOND: Duration = Duration::from_secs(LEAST_TTL_SECONDS.unsigned_abs());
 const HOUR: Duration = Duration::from_secs(MAX_ACCESS_TTL_SECONDS.unsigned_abs());
-const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+const CENTURY: Duration = Duration::from_secs(MOST_TTL_SECONDS.unsigned_abs());
 
 impl Check<'_> {
     fn refuse<T>(&self, setting: &str, problem: impl Into<String>) -> Result<T, BadSetting> {
@@ -126,7 +134,7 @@ fn check_log(check: &Check<'_>, config: &Config) -> Result<(), BadSetting> {
 }
 
 fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetting> {
-    let Config { database, tokens, sessions, accounts, .. } = config;
+    let Config { database, tokens, accounts, .. } = config;
     let is_issuer = text::is_issuer(&tokens.issuer);
     check.require(is_issuer, "tokens.issuer", "is not an http or https URL without a query (RFC 8414)")?;
     let default_audience = match text::audience("tokens.default_audience", &tokens.default_audience) {
@@ -134,8 +142,6 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
         Ok(_) => return check.refuse("tokens.default_audience", "is empty"),
         Err(invalid) => return check.refuse("tokens.default_audience", invalid.problem),
     };
-    check.require(sessions.per_device_type >= 1, "sessions.per_device_type", "is 0")?;
-    check.require(sessions.per_user >= 1, "sessions.per_user", "is 0")?;
     let millisecond = Duration::from_millis(1);
     check.duration("database.poll_interval", database.poll_interval, millisecond, HOUR)?;
     Ok(Settings {
@@ -143,24 +149,48 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
         default_audience,
         access_ttl: check.duration("tokens.access_ttl", tokens.access_ttl, SECOND, HOUR)?,
         leeway: check.duration("tokens.leeway", tokens.leeway, Duration::ZERO, 300 * SECOND)?,
-        limits: Limits {
-            per_device_type: sessions.per_device_type,
-            per_user: sessions.per_user,
-            idle_ttl: check.duration("sessions.idle_ttl", sessions.idle_ttl, SECOND, CENTURY)?,
-            absolute_ttl: check.duration("sessions.absolute_ttl", sessions.absolute_ttl, SECOND, CENTURY)?,
-            refresh_grace: check.duration(
-                "sessions.refresh_grace",
-                sessions.refresh_grace,
-                Duration::ZERO,
-                HOUR,
-            )?,
-        },
+        sessions: session_rules(check, config)?,
+        prefixes: prefixes(check, config)?,
+        trusted_proxies: trusted_proxies(check, config)?,
         signup_open: accounts.signup == SignUp::Open,
         signing: signing_settings(check, config)?,
         poll_interval: database.poll_interval,
         listen_notify: database.listen_notify,
         max_watchers: config.server.max_watchers as usize,
     })
+}
+
+fn session_rules(check: &Check<'_>, config: &Config) -> Result<SessionRules, BadSetting> {
+    let sessions = &config.sessions;
+    check.require(sessions.per_device_type >= 1, "sessions.per_device_type", "is 0")?;
+    check.require(sessions.per_user >= 1, "sessions.per_user", "is 0")?;
+    let grace = sessions.refresh_grace;
+    Ok(SessionRules {
+        limits: Limits {
+            per_device_type: sessions.per_device_type,
+            per_user: sessions.per_user,
+            idle_ttl: check.duration("sessions.idle_ttl", sessions.idle_ttl, SECOND, CENTURY)?,
+            absolute_ttl: check.duration("sessions.absolute_ttl", sessions.absolute_ttl, SECOND, CENTURY)?,
+            refresh_grace: check.duration("sessions.refresh_grace", grace, Duration::ZERO, HOUR)?,
+        },
+        on_address_change: sessions.on_address_change,
+        on_device_change: sessions.on_device_change,
+    })
+}
+
+fn prefixes(check: &Check<'_>, config: &Config) -> Result<Prefixes, BadSetting> {
+    let (v4, v6) = (config.sessions.address_prefix_v4, config.sessions.address_prefix_v6);
+    check.require((1..=32).contains(&v4), "sessions.address_prefix_v4", "is not 1 to 32")?;
+    check.require((1..=128).contains(&v6), "sessions.address_prefix_v6", "is not 1 to 128")?;
+    Ok(Prefixes { v4, v6 })
+}
+
+fn trusted_proxies(check: &Check<'_>, config: &Config) -> Result<TrustedProxies, BadSetting> {
+    let parse = |text: &String| {
+        let problem = || format!("`{text}` is neither an address nor a network as 10.0.0.0/8");
+        proxy::parse_network(text).map_or_else(|| check.refuse("server.trusted_proxies", problem()), Ok)
+    };
+    config.server.trusted_proxies.iter().map(parse).collect()
 }
 
 fn signing_settings(check: &Check<'_>, config: &Config) -> Result<SigningSettings, BadSetting> {

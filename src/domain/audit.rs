@@ -29,6 +29,8 @@ pub enum Action {
     RefreshReuse,
     /// A refresh came from another device than signed in.
     RefreshDevice,
+    /// A refresh came from another network than the one before.
+    RefreshAddress,
     /// A person ended its session.
     Logout,
     /// A person ended all its sessions.
@@ -90,6 +92,7 @@ impl Action {
             Self::Login => "login",
             Self::RefreshReuse => "refresh_reuse",
             Self::RefreshDevice => "refresh_device",
+            Self::RefreshAddress => "refresh_address",
             Self::Logout => "logout",
             Self::LogoutAll => "logout_all",
             Self::ChangePassword => "change_password",
@@ -137,6 +140,8 @@ pub enum Target {
     User(Uuid),
     /// A session.
     Session(Uuid),
+    /// A session and the address that it was at before.
+    SessionAt(Uuid, String),
     /// A tenant.
     Tenant(Uuid),
     /// An access token, by its `jti`.
@@ -155,7 +160,7 @@ impl Target {
         match self {
             Self::None => "",
             Self::User(_) => "user",
-            Self::Session(_) => "session",
+            Self::Session(_) | Self::SessionAt(..) => "session",
             Self::Tenant(_) => "tenant",
             Self::Token(_) => "token",
             Self::Key(_) => "key",
@@ -170,6 +175,7 @@ impl Target {
             Self::None | Self::Key(_) => None,
             Self::User(id)
             | Self::Session(id)
+            | Self::SessionAt(id, _)
             | Self::Tenant(id)
             | Self::Token(id)
             | Self::Audience(id, _)
@@ -177,10 +183,14 @@ impl Target {
         }
     }
 
-    /// Its name, where it has no id or would be known by its name alone.
+    /// Its name, where it has no id or would be known by its name alone; of a session that came from elsewhere, where
+    /// it was before.
     pub fn name(self) -> Option<String> {
         match self {
-            Self::Key(name) | Self::Audience(_, name) | Self::TrustedIssuer(_, name) => Some(name),
+            Self::Key(name)
+            | Self::SessionAt(_, name)
+            | Self::Audience(_, name)
+            | Self::TrustedIssuer(_, name) => Some(name),
             _ => None,
         }
     }
@@ -205,7 +215,7 @@ pub struct Event {
     pub target_type: String,
     /// The target's id.
     pub target_id: Option<Uuid>,
-    /// The target's name: an issuer key's kid, an audience's name.
+    /// The target's name: an issuer key's kid, an audience's name, a session's address before.
     pub target_name: Option<String>,
     /// Who asked, from where.
     pub origin: Origin,

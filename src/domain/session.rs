@@ -36,8 +36,21 @@ pub struct Session {
     pub first_address: String,
     /// The network address that refreshed last.
     pub last_address: String,
+    /// The network of that; empty where it is not known.
+    pub last_network: String,
+    /// When and where it was seen other than by a refresh.
+    pub seen: Option<Seen>,
     /// The `user-agent` that signed in.
     pub user_agent: String,
+}
+
+/// A session was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// When.
+    pub time: DateTime<Utc>,
+    /// The network address that it was seen at.
+    pub address: String,
 }
 
 /// The end of a session.
@@ -68,12 +81,16 @@ pub enum EndReason {
     UserDisabled,
     /// A refresh token was used a second time.
     Reuse,
+    /// A refresh came from another network, and this ends sessions.
+    AddressChanged,
+    /// A refresh came from another device, and this ends sessions.
+    DeviceChanged,
     /// It had expired when a newer login needed its place.
     Expired,
 }
 
 impl EndReason {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Logout,
         Self::LogoutAll,
         Self::Replaced,
@@ -82,6 +99,8 @@ impl EndReason {
         Self::Revoked,
         Self::UserDisabled,
         Self::Reuse,
+        Self::AddressChanged,
+        Self::DeviceChanged,
         Self::Expired,
     ];
 
@@ -96,6 +115,8 @@ impl EndReason {
             Self::Revoked => "revoked",
             Self::UserDisabled => "user_disabled",
             Self::Reuse => "reuse",
+            Self::AddressChanged => "address_changed",
+            Self::DeviceChanged => "device_changed",
             Self::Expired => "expired",
         }
     }
@@ -118,7 +139,7 @@ pub enum State {
 }
 
 /// How long sessions live and how many there are.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Live sessions on each type of device.
     pub per_device_type: u32,
@@ -139,42 +160,6 @@ impl Limits {
     }
 }
 
-/// What has to end for a new session to begin, and the place that it takes.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Room {
-    /// Sessions to end, each with its reason.
-    pub ends: Vec<(Uuid, EndReason)>,
-    /// The free place on this type of device.
-    pub slot: i32,
-}
-
-/// Makes room among a user's sessions that have not ended. Expired ones go; then, on the same type of
-/// device and after that of the user as a whole, the oldest give way.
-pub fn make_room(open: &[Session], device_type: &str, limits: &Limits, now: DateTime<Utc>) -> Room {
-    let (mut live, expired): (Vec<&Session>, Vec<&Session>) =
-        open.iter().partition(|session| session.state(now) == State::Active);
-    let mut ends: Vec<_> = expired.into_iter().map(|session| (session.id, EndReason::Expired)).collect();
-    live.sort_by_key(|session| (session.create_time, session.id));
-
-    let mut same_type = live.iter().filter(|session| session.device.kind == device_type).count();
-    live.retain(|session| {
-        let gives_way = session.device.kind == device_type && same_type >= limits.per_device_type as usize;
-        if gives_way {
-            same_type -= 1;
-            ends.push((session.id, EndReason::Replaced));
-        }
-        !gives_way
-    });
-
-    let too_many = (live.len() + 1).saturating_sub(limits.per_user as usize).min(live.len());
-    ends.extend(live.drain(..too_many).map(|session| (session.id, EndReason::Limit)));
-
-    let is_taken =
-        |slot: i32| live.iter().any(|session| session.device.kind == device_type && session.slot == slot);
-    let slot = (0..).find(|slot| !is_taken(*slot)).unwrap_or_default();
-    Room { ends, slot }
-}
-
 /// What a refresh meets whose one statement changed no row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MissedRefresh {
@@ -186,6 +171,8 @@ pub enum MissedRefresh {
     Expired,
     /// The token was spent: the session must end.
     Reuse,
+    /// The token is the newest and unspent: where it comes from kept it from being taken.
+    Unspent,
     /// The token is newer than the session, as after the database was restored from a backup.
     Ahead,
 }
@@ -202,12 +189,21 @@ impl Session {
         }
     }
 
+    /// When and where it was seen last.
+    pub fn last_seen(&self) -> (DateTime<Utc>, &str) {
+        match &self.seen {
+            Some(seen) if seen.time > self.refresh_time => (seen.time, &seen.address),
+            _ => (self.refresh_time, &self.last_address),
+        }
+    }
+
     /// Decides about a true refresh token of this session that the refresh statement did not accept.
     pub fn missed_refresh(&self, generation: i64, grace: TimeDelta, now: DateTime<Utc>) -> MissedRefresh {
         match self.state(now) {
             State::Ended => MissedRefresh::Ended,
             State::Expired => MissedRefresh::Expired,
-            State::Active if generation >= self.generation => MissedRefresh::Ahead,
+            State::Active if generation == self.generation => MissedRefresh::Unspent,
+            State::Active if generation > self.generation => MissedRefresh::Ahead,
             State::Active if self.generation == generation + 1 && now < self.refresh_time + grace => {
                 MissedRefresh::Retry
             }
@@ -217,14 +213,14 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn at(seconds: i64) -> DateTime<Utc> {
+    pub fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
     }
 
-    fn session(id: u128, kind: &str, slot: i32, created: i64) -> Session {
+    pub fn session(id: u128, kind: &str, slot: i32, created: i64) -> Session {
         Session {
             id: Uuid::from_u128(id),
             user_id: Uuid::nil(),
@@ -240,42 +236,10 @@ mod tests {
             end: None,
             first_address: String::new(),
             last_address: String::new(),
+            last_network: String::new(),
+            seen: None,
             user_agent: String::new(),
         }
-    }
-
-    fn limits(per_device_type: u32, per_user: u32) -> Limits {
-        Limits {
-            per_device_type,
-            per_user,
-            idle_ttl: TimeDelta::seconds(100),
-            absolute_ttl: TimeDelta::seconds(1000),
-            refresh_grace: TimeDelta::seconds(10),
-        }
-    }
-
-    #[test]
-    fn the_oldest_session_on_the_same_type_of_device_gives_way() {
-        let open = [session(1, "web", 0, 5), session(2, "mobile", 0, 1), session(3, "web", 1, 3)];
-        let room = make_room(&open, "web", &limits(2, 20), at(10));
-        assert_eq!(room, Room { ends: vec![(Uuid::from_u128(3), EndReason::Replaced)], slot: 1 });
-        let room = make_room(&open, "web", &limits(1, 20), at(10));
-        assert_eq!(room.ends.len(), 2);
-        assert_eq!(room.slot, 0);
-    }
-
-    #[test]
-    fn the_cap_of_a_user_counts_every_type_of_device() {
-        let open = [session(1, "web", 0, 5), session(2, "mobile", 0, 1), session(3, "tv", 0, 3)];
-        let room = make_room(&open, "desktop", &limits(1, 3), at(10));
-        assert_eq!(room, Room { ends: vec![(Uuid::from_u128(2), EndReason::Limit)], slot: 0 });
-    }
-
-    #[test]
-    fn an_expired_session_frees_its_place() {
-        let open = [session(1, "web", 0, 0)];
-        let room = make_room(&open, "web", &limits(1, 20), at(100));
-        assert_eq!(room, Room { ends: vec![(Uuid::from_u128(1), EndReason::Expired)], slot: 0 });
     }
 
     #[test]
@@ -287,8 +251,20 @@ mod tests {
         assert_eq!(missed(4, 59), MissedRefresh::Retry);
         assert_eq!(missed(4, 60), MissedRefresh::Reuse);
         assert_eq!(missed(3, 51), MissedRefresh::Reuse);
+        assert_eq!(missed(5, 51), MissedRefresh::Unspent);
         assert_eq!(missed(6, 51), MissedRefresh::Ahead);
         assert_eq!(missed(4, 100), MissedRefresh::Expired);
         assert_eq!(session.missed_refresh(4, TimeDelta::zero(), at(50)), MissedRefresh::Reuse);
+    }
+
+    #[test]
+    fn it_was_last_seen_at_its_refresh_or_later() {
+        let mut session = session(1, "web", 0, 0);
+        (session.refresh_time, session.last_address) = (at(50), "192.0.2.1".to_owned());
+        assert_eq!(session.last_seen(), (at(50), "192.0.2.1"));
+        session.seen = Some(Seen { time: at(40), address: "192.0.2.2".to_owned() });
+        assert_eq!(session.last_seen(), (at(50), "192.0.2.1"));
+        session.seen = Some(Seen { time: at(60), address: "192.0.2.2".to_owned() });
+        assert_eq!(session.last_seen(), (at(60), "192.0.2.2"));
     }
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{InvalidField, algorithm::Algorithm, trust::Standing};
+use super::{InvalidField, algorithm::Algorithm, session_rules::TenantSessions, trust::Standing};
 
 /// The tenant that is there from the beginning. Its admins administer every tenant.
 pub const DEFAULT_TENANT: &str = "default";
@@ -21,6 +21,8 @@ pub struct Tenant {
     pub create_time: DateTime<Utc>,
     /// How its tokens are signed.
     pub signing: TenantSigning,
+    /// What its sessions keep to.
+    pub sessions: TenantSessions,
     /// Since when it is suspended.
     pub suspend_time: Option<DateTime<Utc>>,
     /// How often it was suspended or resumed.

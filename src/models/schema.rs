@@ -65,6 +65,7 @@ diesel::table! {
         user_agent -> Text,
         last_seen_time -> Nullable<DbTime>,
         last_network -> Text,
+        last_seen_address -> Text,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension,
-    QueryDsl, Queryable, Selectable, SelectableHelper,
+    BoolExpressionMethods, ExpressionMethods, Insertable, IntoSql, NullableExpressionMethods,
+    OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper, sql_types::Bool,
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use crate::domain::{
     algorithm::Algorithm,
     claims::Profile,
     device::Device,
-    session::{End, EndReason, Session},
+    session::{End, EndReason, Seen, Session},
 };
 
 /// Everything but the salt and the profile.
@@ -44,6 +44,9 @@ struct Row {
     first_address: String,
     last_address: String,
     user_agent: String,
+    last_seen_time: Option<TimeCol>,
+    last_network: String,
+    last_seen_address: String,
 }
 
 impl From<&Session> for Row {
@@ -67,6 +70,9 @@ impl From<&Session> for Row {
             first_address: session.first_address.clone(),
             last_address: session.last_address.clone(),
             user_agent: session.user_agent.clone(),
+            last_seen_time: session.seen.as_ref().map(|seen| TimeCol(seen.time)),
+            last_network: session.last_network.clone(),
+            last_seen_address: session.seen.as_ref().map(|seen| seen.address.clone()).unwrap_or_default(),
         }
     }
 }
@@ -98,6 +104,8 @@ impl TryFrom<Row> for Session {
             end,
             first_address: row.first_address,
             last_address: row.last_address,
+            last_network: row.last_network,
+            seen: row.last_seen_time.map(|time| Seen { time: time.0, address: row.last_seen_address }),
             user_agent: row.user_agent,
         })
     }
@@ -183,14 +191,24 @@ pub struct Step {
     pub idle_expire_time: DateTime<Utc>,
     /// Who asks.
     pub address: String,
+    /// The network of that; empty where it is not known.
+    pub network: String,
+    /// It may come from another network than the step before.
+    pub is_from_anywhere: bool,
 }
 
 /// Takes a step along the refresh chain, in one statement: of any number at once, one succeeds. Gives
-/// what the next token says; `None` where the session is not at this generation, has ended or expired.
+/// what the next token says; `None` where the session is not at this generation, has ended or expired, or where the
+/// step comes from elsewhere and must not.
 pub async fn advance(conn: &mut Conn, id: Uuid, step: &Step) -> Stored<Option<Profile>> {
     let profiles: Vec<String> = on!(conn, c => {
+        let is_from_there = sessions::last_network
+            .eq(&step.network)
+            .or(sessions::last_network.eq(""))
+            .or(step.is_from_anywhere.into_sql::<Bool>());
         let is_here = sessions::id
             .eq(IdCol(id))
+            .and(is_from_there)
             .and(sessions::generation.eq(step.generation))
             .and(sessions::end_time.is_null())
             .and(sessions::idle_expire_time.gt(TimeCol(step.now)));
@@ -199,6 +217,7 @@ pub async fn advance(conn: &mut Conn, id: Uuid, step: &Step) -> Stored<Option<Pr
             sessions::refresh_time.eq(TimeCol(step.now)),
             sessions::idle_expire_time.eq(TimeCol(step.idle_expire_time)),
             sessions::last_address.eq(&step.address),
+            sessions::last_network.eq(&step.network),
         ));
         Cached(update.returning(sessions::profile)).get_results(c).await
     })?;
@@ -232,6 +251,25 @@ pub async fn end(conn: &mut Conn, id: Uuid, end: End) -> Stored<Option<bool>> {
         Cached(update.returning(sessions::idle_expire_time)).get_results(c).await
     })?;
     Ok(limits.into_iter().next().map(|limit| limit.0 > end.time))
+}
+
+/// Writes where a live session was seen, unless it was seen since `unless_since`.
+pub async fn see(conn: &mut Conn, id: Uuid, seen: &Seen, unless_since: DateTime<Utc>) -> Stored<()> {
+    let limit = TimeCol(unless_since);
+    on!(conn, c => {
+        let is_due = sessions::id
+            .eq(IdCol(id))
+            .and(sessions::end_time.is_null())
+            .and(sessions::idle_expire_time.gt(TimeCol(seen.time)))
+            .and(sessions::refresh_time.le(limit))
+            .and(sessions::last_seen_time.is_null().or(sessions::last_seen_time.assume_not_null().le(limit)));
+        let update = diesel::update(sessions::table.filter(is_due)).set((
+            sessions::last_seen_time.eq(TimeCol(seen.time)),
+            sessions::last_seen_address.eq(&seen.address),
+        ));
+        Cached(update).execute(c).await
+    })?;
+    Ok(())
 }
 
 /// A user's sessions that have not been ended; some may have expired.

@@ -16,6 +16,7 @@ use super::{
 use crate::domain::{
     Inconsistent,
     algorithm::Algorithm,
+    session_rules::TenantSessions,
     tenant::{Tenant, TenantSigning},
 };
 
@@ -30,6 +31,7 @@ struct Row {
     session_algorithm: Option<String>,
     suspend_time: Option<TimeCol>,
     standing: i64,
+    session_policy: Option<String>,
 }
 
 fn algorithm_text(algorithm: Option<Algorithm>) -> Option<String> {
@@ -41,9 +43,22 @@ fn algorithm(column: &'static str, text: Option<String>) -> Result<Option<Algori
     parsed.map_err(|_| Inconsistent { table: "tenants", column })
 }
 
-impl From<&Tenant> for Row {
-    fn from(tenant: &Tenant) -> Self {
-        Self {
+const BROKEN_POLICY: Inconsistent = Inconsistent { table: "tenants", column: "session_policy" };
+
+fn policy_json(sessions: TenantSessions) -> Result<Option<String>, Inconsistent> {
+    let is_own = sessions != TenantSessions::default();
+    is_own.then(|| serde_json::to_string(&sessions).map_err(|_| BROKEN_POLICY)).transpose()
+}
+
+fn policy(json: Option<String>) -> Result<TenantSessions, Inconsistent> {
+    json.map_or(Ok(TenantSessions::default()), |json| serde_json::from_str(&json).map_err(|_| BROKEN_POLICY))
+}
+
+impl TryFrom<&Tenant> for Row {
+    type Error = Inconsistent;
+
+    fn try_from(tenant: &Tenant) -> Result<Self, Inconsistent> {
+        Ok(Self {
             id: IdCol(tenant.id),
             name: tenant.name.clone(),
             display_name: tenant.display_name.clone(),
@@ -52,7 +67,8 @@ impl From<&Tenant> for Row {
             session_algorithm: algorithm_text(tenant.signing.session_algorithm),
             suspend_time: tenant.suspend_time.map(TimeCol),
             standing: tenant.standing,
-        }
+            session_policy: policy_json(tenant.sessions)?,
+        })
     }
 }
 
@@ -69,6 +85,7 @@ impl TryFrom<Row> for Tenant {
                 algorithm: algorithm("algorithm", row.algorithm)?,
                 session_algorithm: algorithm("session_algorithm", row.session_algorithm)?,
             },
+            sessions: policy(row.session_policy)?,
             suspend_time: row.suspend_time.map(|time| time.0),
             standing: row.standing,
         })
@@ -77,14 +94,14 @@ impl TryFrom<Row> for Tenant {
 
 /// Adds a tenant; a taken name is [`StoreError::Taken`](super::StoreError::Taken).
 pub async fn insert(conn: &mut Conn, tenant: &Tenant) -> Stored<()> {
-    let row = Row::from(tenant);
+    let row = Row::try_from(tenant)?;
     on!(conn, c => Cached(diesel::insert_into(tenants::table).values(&row)).execute(c).await)?;
     Ok(())
 }
 
 /// Adds a tenant unless its name is taken; says whether it did.
 pub async fn insert_if_new(conn: &mut Conn, tenant: &Tenant) -> Stored<bool> {
-    let row = Row::from(tenant);
+    let row = Row::try_from(tenant)?;
     let added = on!(conn, c => {
         diesel::insert_into(tenants::table).values(&row).on_conflict_do_nothing().execute(c).await
     })?;
@@ -123,6 +140,7 @@ pub async fn list(conn: &mut Conn, slice: Slice) -> Stored<Vec<Tenant>> {
 
 /// Writes what can be changed of a tenant; says whether it is there.
 pub async fn update(conn: &mut Conn, tenant: &Tenant) -> Stored<bool> {
+    let session_policy = policy_json(tenant.sessions)?;
     let changed = on!(conn, c => {
         let update = diesel::update(tenants::table.find(IdCol(tenant.id))).set((
             tenants::display_name.eq(&tenant.display_name),
@@ -130,6 +148,7 @@ pub async fn update(conn: &mut Conn, tenant: &Tenant) -> Stored<bool> {
             tenants::session_algorithm.eq(algorithm_text(tenant.signing.session_algorithm)),
             tenants::suspend_time.eq(tenant.suspend_time.map(TimeCol)),
             tenants::standing.eq(tenant.standing),
+            tenants::session_policy.eq(&session_policy),
         ));
         Cached(update).execute(c).await
     })?;
@@ -139,8 +158,11 @@ pub async fn update(conn: &mut Conn, tenant: &Tenant) -> Stored<bool> {
 /// The tenants that have a way of their own, or are suspended.
 pub async fn list_special(conn: &mut Conn) -> Stored<Vec<Tenant>> {
     let rows: Vec<Row> = on!(conn, c => {
-        let has_own = tenants::algorithm.is_not_null().or(tenants::session_algorithm.is_not_null());
-        let has_own = has_own.or(tenants::suspend_time.is_not_null());
+        let has_own = tenants::algorithm
+            .is_not_null()
+            .or(tenants::session_algorithm.is_not_null())
+            .or(tenants::session_policy.is_not_null())
+            .or(tenants::suspend_time.is_not_null());
         tenants::table.filter(has_own).select(Row::as_select()).load(c).await
     })?;
     rows.into_iter().map(|row| Ok(row.try_into()?)).collect()

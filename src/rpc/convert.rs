@@ -5,6 +5,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 use prost_types::Timestamp;
 use secrecy::ExposeSecret;
 
+use super::tenant_sessions;
 use crate::{
     app::{
         IssuedTokens,
@@ -60,13 +61,15 @@ pub(super) const fn state(state: State) -> proto::SessionState {
 
 pub(super) fn session(session: Session, now: DateTime<Utc>) -> proto::SessionInfo {
     let state = state(session.state(now));
+    let (last_seen_time, last_address) = session.last_seen();
+    let (last_seen_time, last_address) = (timestamp(last_seen_time), last_address.to_owned());
     proto::SessionInfo {
         session_id: session.id.to_string(),
         user_id: session.user_id.to_string(),
         device: Some(device(session.device)),
         state: state.into(),
         create_time: timestamp(session.create_time),
-        last_seen_time: timestamp(session.refresh_time),
+        last_seen_time,
         idle_expire_time: timestamp(session.idle_expire_time),
         expire_time: timestamp(session.expire_time),
         kid: session.kid,
@@ -74,7 +77,7 @@ pub(super) fn session(session: Session, now: DateTime<Utc>) -> proto::SessionInf
         end_time: session.end.and_then(|end| timestamp(end.time)),
         end_reason: session.end.map(|end| end.reason.as_str().to_owned()).unwrap_or_default(),
         first_address: session.first_address,
-        last_address: session.last_address,
+        last_address,
         user_agent: session.user_agent,
     }
 }
@@ -178,6 +181,7 @@ pub(super) fn tenant(tenant: domain::tenant::Tenant) -> proto::Tenant {
         suspend_time: tenant.suspend_time.and_then(timestamp),
         create_time: timestamp(tenant.create_time),
         signing: tenant_signing(tenant.signing),
+        session_policy: tenant_sessions::told(tenant.sessions),
     }
 }
 

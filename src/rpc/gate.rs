@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     app::{App, CallLabels, Caller, Error, MethodLabel},
-    domain::audit::Origin,
+    domain::{audit::Origin, proxy},
 };
 
 /// Where the request's id is read and written.
@@ -54,6 +54,9 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
     let answer = async {
         match admit(&app, who, request.headers()).await {
             Ok(caller) => {
+                if let Some(caller) = &caller {
+                    app.note_seen(caller, &origin);
+                }
                 request.extensions_mut().insert(origin);
                 if let Some(caller) = caller {
                     request.extensions_mut().insert(caller);
@@ -132,7 +135,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
 }
 
 fn origin(app: &App, request: &Request) -> Origin {
-    let address = request.extensions().get::<Peer>().map(|peer| readable_address(peer.0.ip()));
+    let address = request.extensions().get::<Peer>().map(|peer| client(app, peer.0.ip(), request.headers()));
     let user_agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     Origin {
         address: address.unwrap_or_default(),
@@ -141,9 +144,13 @@ fn origin(app: &App, request: &Request) -> Origin {
     }
 }
 
-/// An IPv4 address that came in through an IPv6 socket is written as the IPv4 address that it is.
-fn readable_address(address: IpAddr) -> String {
-    address.to_canonical().to_string()
+/// Where a call came from: the peer, or whom it stands for where it is a proxy that is trusted. An IPv4 address that
+/// came in through an IPv6 socket is written as the IPv4 address that it is.
+fn client(app: &App, peer: IpAddr, headers: &HeaderMap) -> String {
+    // What can't be read is as good as garbage.
+    let lines = |name| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect();
+    let told = || proxy::Told { x_forwarded_for: lines("x-forwarded-for"), forwarded: lines("forwarded") };
+    app.settings.trusted_proxies.client(peer, told).to_string()
 }
 
 /// The id that the caller gave, if it is one that can be written into a log line.

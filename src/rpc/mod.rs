@@ -14,6 +14,7 @@ pub mod policy;
 mod session;
 mod status;
 mod stream;
+mod tenant_sessions;
 mod tenants;
 mod trusted_issuers;
 mod users;

@@ -70,6 +70,7 @@ const fn code(error: &Error) -> Code {
         | Error::TokenExpired
         | Error::TokenRevoked
         | Error::TokenReused
+        | Error::ReauthenticationRequired
         | Error::InvalidCredentials => Code::Unauthenticated,
         Error::AccountDisabled
         | Error::PasswordChangeRequired

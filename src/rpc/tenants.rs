@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{convert, parse};
+use super::{convert, parse, tenant_sessions};
 use crate::{
     app::{
         App, suspend_tenant,
@@ -52,6 +52,7 @@ impl Tenants for Service {
         let changes = tenants::Changes {
             display_name: display_name.map(|name| text::shown("display_name", name, 128)).transpose()?,
             signing: message.signing.as_ref().map(signing).transpose()?,
+            sessions: message.session_policy.as_ref().map(tenant_sessions::parse).transpose()?,
         };
         let tenant = tenants::update(&self.0, &caller, id, changes, &origin).await?;
         Ok(Response::new(proto::UpdateTenantResponse { tenant: Some(convert::tenant(tenant)) }))

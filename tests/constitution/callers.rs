@@ -29,7 +29,7 @@ enum Door {
     Root,
 }
 
-const DOORS: [(&str, Door); 39] = [
+const DOORS: [(&str, Door); 44] = [
     ("Audiences/CreateAudience", Door::Admin),
     ("Audiences/DeleteAudience", Door::Admin),
     ("Audiences/GetAudience", Door::Admin),
@@ -41,6 +41,7 @@ const DOORS: [(&str, Door); 39] = [
     ("Auth/Logout", Door::SignedIn),
     ("Auth/LogoutAll", Door::User),
     ("Auth/Refresh", Door::Open),
+    ("Auth/RevokeToken", Door::User),
     ("Auth/SignUp", Door::Open),
     ("Auth/VerifyToken", Door::Open),
     ("Keys/ActivateKey", Door::Root),
@@ -55,13 +56,17 @@ const DOORS: [(&str, Door); 39] = [
     ("Keys/PrepareKey", Door::Root),
     ("Keys/RevokeKey", Door::Root),
     ("Keys/UpdateTrustedIssuer", Door::Root),
+    ("Keys/Watch", Door::Open),
     ("Session/GetSession", Door::User),
     ("Session/ListSessions", Door::User),
     ("Session/RevokeSession", Door::User),
     ("Session/RevokeUserSessions", Door::User),
+    ("Session/WatchSession", Door::User),
     ("Tenants/CreateTenant", Door::Admin),
     ("Tenants/GetTenant", Door::Admin),
     ("Tenants/ListTenants", Door::Root),
+    ("Tenants/ResumeTenant", Door::Root),
+    ("Tenants/SuspendTenant", Door::Root),
     ("Tenants/UpdateTenant", Door::Admin),
     ("Users/CreateUser", Door::Admin),
     ("Users/DisableUser", Door::Admin),
@@ -225,5 +230,7 @@ async fn call(server: &Server, method: &str, token: Option<&str>) -> Result<(), 
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = PathAndQuery::try_from(format!("/tessera.v1.{method}")).expect("a method's name makes a path");
     let request = token.map_or_else(|| Request::new(()), |token| authorized(token, ()));
-    client.unary(request, path, ProstCodec::<(), ()>::default()).await.map(|_| ())
+    // Some replies go on for ever: the first message says whether the caller was let in.
+    let reply = client.server_streaming(request, path, ProstCodec::<(), ()>::default()).await?;
+    reply.into_inner().message().await.map(|_| ())
 }

@@ -29,7 +29,11 @@ const RULES: [(&str, &[&str], &[&str]); 10] = [
         &["app", "clock", "crypto", "domain", "fetch", "models", "verifier"],
         &["tonic", "diesel", "axum", "std::fs", "std::env", "figment"],
     ),
-    ("rpc", &["rpc", "app", "domain", "proto"], &["diesel", "aws_lc_rs", "argon2", "std::fs", "std::env"]),
+    (
+        "rpc",
+        &["rpc", "app", "domain", "proto", "verifier"],
+        &["diesel", "aws_lc_rs", "argon2", "std::fs", "std::env"],
+    ),
     ("http", &["http", "app", "domain"], &["tonic", "diesel", "aws_lc_rs", "argon2", "std::fs", "std::env"]),
     ("config", &["config", "app", "crypto", "domain", "models"], &["tonic", "diesel", "axum"]),
     (

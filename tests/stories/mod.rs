@@ -1,16 +1,22 @@
 //! What users do and what they get, a file for each part of the contract.
 
 mod accounts;
+mod address_change;
+mod address_change_races;
 mod audiences;
 mod bad_input;
 mod connected;
 mod crash;
+mod device_change;
 mod foreign;
 mod guard;
 mod key_lookups;
+mod last_seen;
 mod outside;
 mod process;
+mod proxies;
 mod refresh;
+mod revoke_token;
 mod rotation;
 mod rotation_under_load;
 mod sealing;
@@ -18,6 +24,8 @@ mod sessions;
 mod settings;
 mod signed_in;
 mod storage;
+mod suspension;
+mod tenant_sessions;
 mod tls;
 mod tokens;
 mod trust;
@@ -25,3 +33,5 @@ mod trusted_issuers;
 mod trusted_issuers_keys;
 mod users;
 mod verifiers;
+mod watch;
+mod watch_session;

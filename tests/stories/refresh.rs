@@ -181,9 +181,9 @@ async fn another_device_is_refused_and_recorded(home: Home) -> Outcome {
         |kind: &str, id: &str| Device { r#type: kind.to_owned(), id: id.to_owned(), name: String::new() };
     let request = |device| RefreshRequest { refresh_token: anna.refresh_token.clone(), device: Some(device) };
     let answer = server.auth().refresh(request(device("mobile", ""))).await;
-    assert_eq!(refusal(answer), (Code::Unauthenticated, "TOKEN_INVALID".to_owned()));
+    assert_eq!(refusal(answer), (Code::Unauthenticated, "REAUTHENTICATION_REQUIRED".to_owned()));
     let again = server.auth().refresh(request(device("mobile", ""))).await;
-    assert_eq!(refusal(again).1, "TOKEN_INVALID", "and nobody fills the trail with it");
+    assert_eq!(refusal(again).1, "REAUTHENTICATION_REQUIRED", "and nobody fills the trail with it");
     let recorded = "SELECT CAST(count(*) AS TEXT) AS first FROM audit_events WHERE action = 'refresh_device'";
     assert_eq!(home.query(recorded).await?, ["1"]);
     assert!(

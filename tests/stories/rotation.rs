@@ -309,6 +309,7 @@ async fn a_tenant_moves_to_another_algorithm(home: Home) -> Outcome {
             algorithm: algorithm.to_owned(),
             session_algorithm: session_algorithm.to_owned(),
         }),
+        session_policy: None,
     };
     let wrong = server.tenants().update_tenant(authorized(&admin.access_token, signing("none", ""))).await;
     assert_eq!(refusal(wrong), (Code::InvalidArgument, "INVALID_FIELD".to_owned()));

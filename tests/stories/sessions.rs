@@ -2,8 +2,8 @@
 
 use futures_util::future::try_join_all;
 use tessera::proto::{
-    GetSessionRequest, ListSessionsRequest, LogoutAllRequest, LogoutRequest, RevokeSessionRequest,
-    RevokeUserSessionsRequest, SessionInfo, SessionState,
+    CreateTenantRequest, GetSessionRequest, ListSessionsRequest, LoginRequest, LogoutAllRequest,
+    LogoutRequest, RevokeSessionRequest, RevokeUserSessionsRequest, SessionInfo, SessionState,
 };
 use tonic::Code;
 
@@ -22,6 +22,7 @@ stories! {
     a_logout_of_all_ends_every_token,
     others_sessions_are_as_good_as_not_there,
     an_admin_ends_a_users_sessions,
+    an_admin_of_a_tenant_reaches_its_own_users_alone,
 }
 timed_stories! {
     an_idle_session_expires,
@@ -224,6 +225,47 @@ async fn an_admin_ends_a_users_sessions(home: Home) -> Outcome {
     assert_eq!(reply.into_inner().ended_sessions, 1);
     assert!(list(&server, &anna, false).await.is_err());
     assert!(list(&server, &admin, false).await.is_ok(), "the admin's own session lives");
+    server.stop().await
+}
+
+async fn an_admin_of_a_tenant_reaches_its_own_users_alone(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let (anna, root) = (server.anna().await?, server.admin().await?);
+    let blue = CreateTenantRequest { name: "blue".to_owned(), display_name: String::new() };
+    server.tenants().create_tenant(authorized(&root.access_token, blue)).await?;
+    server.make_user_in(&root, "blue", "boss", &["admin"]).await?;
+    server.make_user_in(&root, "blue", "bert", &[]).await?;
+    let in_blue = async |name: &str| {
+        let login = LoginRequest { tenant: "blue".to_owned(), ..login_as(name, PASSWORD, "web") };
+        Ok::<Person, tonic::Status>(server.auth().login(login).await?.into_inner().into())
+    };
+    let (boss, bert) = (in_blue("boss").await?, in_blue("bert").await?);
+    let not_found = (Code::NotFound, "NOT_FOUND".to_owned());
+    let token = &boss.access_token;
+
+    let (session_id, user_id) = (anna.session_id.clone(), anna.user_id.clone());
+    let get = GetSessionRequest { session_id: session_id.clone() };
+    assert_eq!(refusal(server.session().get_session(authorized(token, get)).await), not_found);
+    let revoke = RevokeSessionRequest { session_id };
+    assert_eq!(refusal(server.session().revoke_session(authorized(token, revoke)).await), not_found);
+    let list_hers = ListSessionsRequest { user_id: user_id.clone(), ..Default::default() };
+    assert_eq!(refusal(server.session().list_sessions(authorized(token, list_hers)).await), not_found);
+    let revoke_all = RevokeUserSessionsRequest { user_id };
+    assert_eq!(
+        refusal(server.session().revoke_user_sessions(authorized(token, revoke_all)).await),
+        not_found
+    );
+    assert_eq!(list(&server, &anna, false).await?.len(), 1, "nothing happened to it");
+
+    let list_his = ListSessionsRequest { user_id: bert.user_id.clone(), ..Default::default() };
+    let his = server.session().list_sessions(authorized(token, list_his)).await?.into_inner().sessions;
+    assert_eq!(his.iter().map(|session| &session.session_id).collect::<Vec<_>>(), [&bert.session_id]);
+    let revoke = RevokeSessionRequest { session_id: bert.session_id.clone() };
+    server.session().revoke_session(authorized(token, revoke)).await?;
+    assert!(list(&server, &bert, false).await.is_err());
+    let of_root = RevokeUserSessionsRequest { user_id: boss.user_id.clone() };
+    server.session().revoke_user_sessions(authorized(&root.access_token, of_root)).await?;
+    assert!(list(&server, &boss, false).await.is_err(), "an admin of `default` reaches everybody");
     server.stop().await
 }
 

@@ -62,7 +62,16 @@ async fn a_wrong_value_in_the_file_is_named_with_the_file() -> Outcome {
     refuse_file("[tokens]\naccess_ttl = \"soon\"\n", &["tokens.access_ttl"]).await?;
     refuse_file("[server]\nreflection = \"perhaps\"\n", &["server.reflection"]).await?;
     refuse_file("[accounts]\nsignup = \"ajar\"\n", &["accounts.signup", "ajar"]).await?;
-    refuse_file("[sessions]\nper_user = -1\n", &["sessions.per_user"]).await
+    refuse_file("[sessions]\nper_user = -1\n", &["sessions.per_user"]).await?;
+    refuse_file("[sessions]\non_address_change = \"shrug\"\n", &["sessions.on_address_change", "shrug"])
+        .await?;
+    refuse_file("[sessions]\naddress_prefix_v4 = 33\n", &["sessions.address_prefix_v4", "1 to 32"]).await?;
+    refuse_file("[sessions]\naddress_prefix_v6 = 0\n", &["sessions.address_prefix_v6", "1 to 128"]).await?;
+    refuse_file(
+        "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"proxy.example\"]\n",
+        &["server.trusted_proxies", "proxy.example"],
+    )
+    .await
 }
 
 #[tokio::test]
@@ -70,6 +79,7 @@ async fn a_wrong_value_in_the_environment_is_named_with_the_variable() -> Outcom
     refuse_variable("TESSERA_TOKENS__ACCESS_TTL", "soon", &["tokens.access_ttl"]).await?;
     refuse_variable("TESSERA_TOKENS__ISSUER", "tessera", &["tokens.issuer"]).await?;
     refuse_variable("TESSERA_LOG__FILTER", "a=b=c", &["log.filter"]).await?;
+    refuse_variable("TESSERA_SERVER__TRUSTED_PROXIES", "127.0.0.1,10.0.0.0/33", &["10.0.0.0/33"]).await?;
     refuse_variable("TESSERA_SERVER__LISTEN", "localhost", &["server.listen", "socket address"]).await
 }
 

@@ -10,8 +10,10 @@ mod forge;
 mod guarded;
 mod key_server;
 mod people;
+mod places;
 mod postgres;
 mod server;
+mod watcher;
 
 pub use clients::{client, file, installed, run_client};
 pub use clock::{ShiftedClock, TestClock};
@@ -22,8 +24,10 @@ pub use key_server::{KeyServer, jwks, one_key};
 pub use people::{
     ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refresh_with, refusal,
 };
+pub use places::{BEHIND_A_PROXY, at, refresh_at};
 pub use postgres::query as query_postgres;
 pub use server::{Ended, FENCE, Home, Kind, Server, eventually, run, signal};
+pub use watcher::Watching;
 
 /// What a test ends with: any error fails it.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;

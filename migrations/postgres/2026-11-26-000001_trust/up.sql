@@ -12,11 +12,12 @@ ALTER TABLE tenants
     -- What its sessions have instead of the configured limits, as JSON.
     ADD COLUMN session_policy text;
 
--- When a session was last seen other than by a refresh; written at most once a minute.
+-- When and where a session was last seen other than by a refresh; written at most once a minute.
 ALTER TABLE sessions
-    ADD COLUMN last_seen_time timestamptz,
+    ADD COLUMN last_seen_time    timestamptz,
+    ADD COLUMN last_seen_address text NOT NULL DEFAULT '',
     -- The network that it was refreshed from last; empty where that is not known.
-    ADD COLUMN last_network   text NOT NULL DEFAULT '';
+    ADD COLUMN last_network      text NOT NULL DEFAULT '';
 -- What cleaning up looks for.
 CREATE INDEX sessions_by_end ON sessions (end_time) WHERE end_time IS NOT NULL;
 CREATE INDEX audit_events_by_time ON audit_events (create_time);

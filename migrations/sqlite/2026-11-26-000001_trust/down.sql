@@ -1,6 +1,7 @@
 DROP INDEX audit_events_by_time;
 DROP INDEX sessions_by_end;
 ALTER TABLE sessions DROP COLUMN last_network;
+ALTER TABLE sessions DROP COLUMN last_seen_address;
 ALTER TABLE sessions DROP COLUMN last_seen_time;
 ALTER TABLE tenants DROP COLUMN session_policy;
 ALTER TABLE tenants DROP COLUMN standing;

@@ -11,8 +11,9 @@ ALTER TABLE tenants ADD COLUMN standing integer NOT NULL DEFAULT 0;
 -- What its sessions have instead of the configured limits, as JSON.
 ALTER TABLE tenants ADD COLUMN session_policy text;
 
--- When a session was last seen other than by a refresh; written at most once a minute.
+-- When and where a session was last seen other than by a refresh; written at most once a minute.
 ALTER TABLE sessions ADD COLUMN last_seen_time integer;
+ALTER TABLE sessions ADD COLUMN last_seen_address text NOT NULL DEFAULT '';
 -- The network that it was refreshed from last; empty where that is not known.
 ALTER TABLE sessions ADD COLUMN last_network text NOT NULL DEFAULT '';
 -- What cleaning up looks for.
