@@ -48,6 +48,8 @@ pub struct Config {
     pub accounts: Accounts,
     /// `[passwords]`
     pub passwords: Passwords,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[log]`
     pub log: Log,
 }
@@ -85,6 +87,9 @@ pub struct Database {
     /// How often the trust log is read.
     #[serde(with = "values::duration")]
     pub poll_interval: Duration,
+    /// How often what is over is looked for and removed.
+    #[serde(with = "values::duration")]
+    pub cleanup_interval: Duration,
 }
 
 /// Access tokens.
@@ -121,6 +126,9 @@ pub struct Sessions {
     /// How long a spent refresh token is taken for a retry; 0 turns it off.
     #[serde(with = "values::duration")]
     pub refresh_grace: Duration,
+    /// How long a session is kept after it ended or expired.
+    #[serde(with = "values::duration")]
+    pub keep_ended: Duration,
 }
 
 /// Keys and signatures.
@@ -211,6 +219,15 @@ pub struct Passwords {
     pub hash_deadline: Duration,
 }
 
+/// The audit trail.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Audit {
+    /// How long an event is kept; 0 keeps it for ever.
+    #[serde(with = "values::duration")]
+    pub keep: Duration,
+}
+
 /// The log.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default)]
@@ -247,7 +264,12 @@ impl Default for Server {
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: None, max_connections: 16, poll_interval: Duration::from_secs(1) }
+        Self {
+            url: None,
+            max_connections: 16,
+            poll_interval: Duration::from_secs(1),
+            cleanup_interval: Duration::from_secs(60),
+        }
     }
 }
 
@@ -271,6 +293,7 @@ impl Default for Sessions {
             idle_ttl: days(14),
             absolute_ttl: days(90),
             refresh_grace: Duration::from_secs(10),
+            keep_ended: days(7),
         }
     }
 }
@@ -309,6 +332,12 @@ impl Default for Passwords {
             hash_queue: 256,
             hash_deadline: Duration::from_secs(5),
         }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { keep: Duration::from_secs(400 * 24 * 60 * 60) }
     }
 }
 

@@ -52,6 +52,11 @@ struct AlgorithmLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabel {
+    table: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CacheLabel {
     cache: &'static str,
 }
@@ -82,6 +87,8 @@ pub struct Metrics {
     issuer_keys: Family<KeyLabels, Gauge>,
     issuer_key_age: Family<AlgorithmLabel, Gauge>,
     foreign_fetches: Family<Outcome, Counter>,
+    cleaned: Family<TableLabel, Counter>,
+    cleanup_failures: Counter,
 }
 
 /// Upper bounds in seconds.
@@ -115,6 +122,8 @@ impl Default for Metrics {
             issuer_keys: Family::default(),
             issuer_key_age: Family::default(),
             foreign_fetches: Family::default(),
+            cleaned: Family::default(),
+            cleanup_failures: Counter::default(),
         };
         metrics.register();
         metrics
@@ -149,6 +158,9 @@ impl Metrics {
         r.register_with_unit("issuer_key_age", age, Unit::Seconds, self.issuer_key_age.clone());
         let foreign_fetches = "Fetches of trusted issuers' keys by outcome";
         r.register("foreign_key_fetches", foreign_fetches, self.foreign_fetches.clone());
+        r.register("cleaned_rows", "Rows that were removed since they were over", self.cleaned.clone());
+        let cleanup_failures = "Failed attempts to remove what is over";
+        r.register("cleanup_failures", cleanup_failures, self.cleanup_failures.clone());
     }
 
     /// All of it in the OpenMetrics text format.
@@ -227,6 +239,14 @@ impl Metrics {
 
     pub(super) fn count_foreign_fetch(&self, outcome: &'static str) {
         self.foreign_fetches.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(super) fn count_cleaned(&self, table: &'static str, rows: usize) {
+        self.cleaned.get_or_create(&TableLabel { table }).inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn count_cleanup_failure(&self) {
+        self.cleanup_failures.inc();
     }
 
     pub(super) fn observe_revision(&self, revision: i64) {
