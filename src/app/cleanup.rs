@@ -63,6 +63,7 @@ pub async fn keep_clean(app: &App, stop: CancellationToken) {
             let mut round = Round::default();
             round.run(app, &mut cursor).await;
             round.tell();
+            app.metrics.count_cleanup_round();
         };
         tokio::select! {
             () = stop.cancelled() => return,

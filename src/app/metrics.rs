@@ -88,6 +88,7 @@ pub struct Metrics {
     issuer_key_age: Family<AlgorithmLabel, Gauge>,
     foreign_fetches: Family<Outcome, Counter>,
     cleaned: Family<TableLabel, Counter>,
+    cleanup_rounds: Counter,
     cleanup_failures: Counter,
 }
 
@@ -123,6 +124,7 @@ impl Default for Metrics {
             issuer_key_age: Family::default(),
             foreign_fetches: Family::default(),
             cleaned: Family::default(),
+            cleanup_rounds: Counter::default(),
             cleanup_failures: Counter::default(),
         };
         metrics.register();
@@ -159,6 +161,8 @@ impl Metrics {
         let foreign_fetches = "Fetches of trusted issuers' keys by outcome";
         r.register("foreign_key_fetches", foreign_fetches, self.foreign_fetches.clone());
         r.register("cleaned_rows", "Rows that were removed since they were over", self.cleaned.clone());
+        let cleanup_rounds = "Times that it was looked for what is over";
+        r.register("cleanup_rounds", cleanup_rounds, self.cleanup_rounds.clone());
         let cleanup_failures = "Failed attempts to remove what is over";
         r.register("cleanup_failures", cleanup_failures, self.cleanup_failures.clone());
     }
@@ -243,6 +247,10 @@ impl Metrics {
 
     pub(super) fn count_cleaned(&self, table: &'static str, rows: usize) {
         self.cleaned.get_or_create(&TableLabel { table }).inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn count_cleanup_round(&self) {
+        self.cleanup_rounds.inc();
     }
 
     pub(super) fn count_cleanup_failure(&self) {

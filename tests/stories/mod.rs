@@ -3,6 +3,8 @@
 mod accounts;
 mod audiences;
 mod bad_input;
+mod cleanup;
+mod cleanup_at_once;
 mod crash;
 mod foreign;
 mod outside;

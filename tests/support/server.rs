@@ -127,6 +127,11 @@ impl Home {
         }
     }
 
+    /// Starts another replica, where the database lets several be.
+    pub async fn another(&self, toml: &str) -> Result<Option<Server>, Box<dyn Error>> {
+        if self.database_url.is_some() { Ok(Some(self.start_with(toml).await?)) } else { Ok(None) }
+    }
+
     fn write_settings(&self, toml: &str) -> Result<PathBuf, Box<dyn Error>> {
         let file = self.dir().join(format!("{}.toml", uuid::Uuid::from_u128(toml.len() as u128)));
         std::fs::write(&file, toml)?;
@@ -258,12 +263,17 @@ impl Server {
         Ok(page)
     }
 
+    /// One of its metrics, as `name{label="value"}`; 0 where it has not been counted yet.
+    pub async fn metric(&self, name: &str) -> Result<i64, Box<dyn Error>> {
+        let page = self.get("/metrics").await?;
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.map(str::parse).transpose()?.unwrap_or_default())
+    }
+
     /// Waits until so many RSA keys wait for logins.
     pub async fn has_spare_keys(&self, least: u32) -> Result<(), Box<dyn Error>> {
         eventually("there are RSA keys for logins", async || {
-            let metrics = self.get("/metrics").await?;
-            let depth = metrics.lines().find_map(|line| line.strip_prefix("tessera_rsa_pool_keys "));
-            Ok(depth.and_then(|depth| depth.parse().ok()).is_some_and(|depth: u32| depth >= least))
+            Ok(self.metric("tessera_rsa_pool_keys").await? >= i64::from(least))
         })
         .await
     }
