@@ -76,7 +76,8 @@ impl App {
     /// Replicas that were started together need not clean together.
     fn cleanup_pause(&self) -> Duration {
         let interval = self.settings.cleanup.interval;
-        let share = self.rng.bytes().map_or(0.5, |bytes: [u8; 2]| f64::from(u16::from_be_bytes(bytes)) / 65536.0);
+        let share =
+            self.rng.bytes().map_or(0.5, |bytes: [u8; 2]| f64::from(u16::from_be_bytes(bytes)) / 65536.0);
         interval / 2 + interval.mul_f64(share)
     }
 }
@@ -145,13 +146,17 @@ impl Round {
         Ok(page.next.is_some() && self.scanned < SCANNED)
     }
 
-    async fn remove_sessions(&mut self, app: &App, ids: Vec<Uuid>, time: DateTime<Utc>) -> Result<usize, Error> {
+    async fn remove_sessions(
+        &mut self,
+        app: &App,
+        ids: Vec<Uuid>,
+        time: DateTime<Utc>,
+    ) -> Result<usize, Error> {
         if ids.is_empty() {
             return Ok(0);
         }
-        let removing = app.store.tx(async move |conn| {
-            Ok::<_, Error>(old_sessions::remove(conn, &ids, time).await?)
-        });
+        let removing =
+            app.store.tx(async move |conn| Ok::<_, Error>(old_sessions::remove(conn, &ids, time).await?));
         let removed = removing.await?;
         app.metrics.count_cleaned("sessions", removed.sessions);
         app.metrics.count_cleaned("session_keys", removed.keys);
@@ -167,9 +172,8 @@ impl Round {
             return Ok(false);
         }
         let is_full = is_full(&revisions);
-        let removing = app.store.tx(async move |conn| {
-            Ok::<_, Error>(trust_log::remove(conn, &revisions).await?)
-        });
+        let removing =
+            app.store.tx(async move |conn| Ok::<_, Error>(trust_log::remove(conn, &revisions).await?));
         let removed = removing.await?;
         app.metrics.count_cleaned("trust_log", removed);
         self.trust_log += removed;
@@ -183,9 +187,9 @@ impl Round {
             return Ok(false);
         }
         let is_full = is_full(&ids);
-        let removing = app.store.tx(async move |conn| {
-            Ok::<_, Error>(audit_events::remove_before(conn, time, &ids).await?)
-        });
+        let removing = app
+            .store
+            .tx(async move |conn| Ok::<_, Error>(audit_events::remove_before(conn, time, &ids).await?));
         let removed = removing.await?;
         app.metrics.count_cleaned("audit_events", removed);
         self.audit_events += removed;

@@ -146,10 +146,7 @@ async fn without_a_limit_every_event_stays(home: Home) -> Outcome {
 async fn has_caught_up(home: &Home, server: &Server) -> Outcome {
     let head = home.query("SELECT CAST(revision AS TEXT) AS first FROM trust_head").await?;
     let head: i64 = head.first().ok_or("no head")?.parse()?;
-    eventually("it has caught up", async || {
-        Ok(server.metric("tessera_trust_revision").await? == head)
-    })
-    .await
+    eventually("it has caught up", async || Ok(server.metric("tessera_trust_revision").await? == head)).await
 }
 
 async fn a_pruned_log_is_followed_and_read(home: Home) -> Outcome {
@@ -175,8 +172,10 @@ async fn a_pruned_log_is_followed_and_read(home: Home) -> Outcome {
     clean(&here).await?;
     assert_eq!(count(&home, "trust_log").await?, 1, "and goes when there is a newer one");
     if let Some(there) = there {
-        eventually("it is revoked there too", async || Ok(!there.is_active(&late.access_token, false).await?))
-            .await?;
+        eventually("it is revoked there too", async || {
+            Ok(!there.is_active(&late.access_token, false).await?)
+        })
+        .await?;
         there.stop().await?;
     }
     here.stop().await?;

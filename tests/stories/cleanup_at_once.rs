@@ -32,7 +32,11 @@ const OLD: usize = 1600;
 const CALLERS: usize = 8;
 
 fn literal(home: &Home, id: Uuid) -> String {
-    if home.database_url().is_some() { format!("CAST('{id}' AS uuid)") } else { format!("x'{}'", id.simple()) }
+    if home.database_url().is_some() {
+        format!("CAST('{id}' AS uuid)")
+    } else {
+        format!("x'{}'", id.simple())
+    }
 }
 
 /// Adds copies of a session and of its key.
@@ -116,7 +120,8 @@ async fn many_clean_at_once_and_nobody_notices(home: Home) -> Outcome {
     let mut people = people?;
     people.push(awake?);
 
-    let halves = "session_keys k FULL JOIN sessions s ON s.id = k.session_id WHERE s.id IS NULL OR k.kid IS NULL";
+    let halves =
+        "session_keys k FULL JOIN sessions s ON s.id = k.session_id WHERE s.id IS NULL OR k.kid IS NULL";
     // Those that the login ended are kept from then on.
     let left = CALLERS * 10 + 1;
     eventually("what is over is removed", async || {

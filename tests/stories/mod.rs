@@ -10,6 +10,7 @@ mod foreign;
 mod outside;
 mod process;
 mod refresh;
+mod refresh_model;
 mod rotation;
 mod rotation_under_load;
 mod sealing;
