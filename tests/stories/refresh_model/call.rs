@@ -34,11 +34,15 @@ impl From<Answer> for Heard {
     }
 }
 
-/// Makes calls at the same time.
-pub async fn make(planned: Vec<Planned>) -> Result<Vec<Heard>, Box<dyn Error>> {
-    let all = planned.into_iter().map(async |planned| match planned.patience {
-        None => planned.send().await,
-        Some(patience) => timeout(patience, planned.send()).await.unwrap_or_else(|_| Ok(Heard::default())),
+/// Makes calls at the same time. Who has patience gets an answer, unless servers go away.
+pub async fn make(planned: Vec<Planned>, servers_go: bool) -> Result<Vec<Heard>, Box<dyn Error>> {
+    let all = planned.into_iter().map(async |planned| {
+        let Some(patience) = planned.patience else {
+            let heard = planned.send().await?;
+            let is_lost = heard.answer.is_none() && !servers_go;
+            return if is_lost { Err("nobody went away, and there is no answer".into()) } else { Ok(heard) };
+        };
+        timeout(patience, planned.send()).await.unwrap_or_else(|_| Ok(Heard::default()))
     });
     join_all(all).await.into_iter().collect()
 }
@@ -73,7 +77,7 @@ fn refused(status: &Status) -> Result<Heard, Box<dyn Error>> {
         (Code::Unauthenticated, "TOKEN_REVOKED") => Ok(Answer::Revoked.into()),
         (Code::Unauthenticated, "TOKEN_EXPIRED") => Ok(Answer::Expired.into()),
         // Only the client's own half says so without a reason: the connection is gone.
-        (Code::Unavailable | Code::Unknown | Code::Cancelled, "") => Ok(Heard::default()),
+        (Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal, "") => Ok(Heard::default()),
         _ => Err(format!("an answer that is in no model: {status:?}").into()),
     }
 }

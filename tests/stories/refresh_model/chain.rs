@@ -62,7 +62,8 @@ pub struct Chain {
     idle_end: i64,
     absolute_end: i64,
     end: End,
-    /// Calls whose caller went away: each may still take effect, once, as one of when it was made.
+    /// Calls whose caller went away, and when they were made: each may still take effect, once, as one of then or of
+    /// later.
     pending: Vec<(Call, i64)>,
 }
 
@@ -143,12 +144,16 @@ impl Chain {
         self
     }
 
-    /// What it may be once one of the pending calls has taken effect.
-    pub fn pending_done<'c>(&'c self, rules: &'c Rules) -> impl Iterator<Item = Self> + 'c {
-        (0..self.pending.len()).flat_map(move |index| {
+    /// What it may be once one of the pending calls has taken effect. `instants` are those that have been.
+    pub fn pending_done(&self, rules: &Rules, instants: &[i64]) -> Vec<Self> {
+        let mut after = Vec::new();
+        for index in 0..self.pending.len() {
             let mut without = self.clone();
-            let (call, time) = without.pending.remove(index);
-            without.take(call, rules, time).into_iter().map(|(_, after)| after).collect::<Vec<_>>()
-        })
+            let (call, made) = without.pending.remove(index);
+            for time in instants.iter().filter(|time| **time >= made) {
+                after.extend(without.take(call, rules, *time).into_iter().map(|(_, chain)| chain));
+            }
+        }
+        after
     }
 }

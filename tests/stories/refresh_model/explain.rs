@@ -11,8 +11,10 @@ pub type Chains = HashSet<Chain>;
 pub type Said = (Call, Option<Answer>);
 
 /// What a session may be after calls that were made at once: calls take effect one after another, and there must be
-/// an order in which the model answers the same. Empty where there is none.
-pub fn explain(before: &Chains, said: &[Said], rules: &Rules, now: i64) -> Chains {
+/// an order in which the model answers the same. Empty where there is none. `instants` are all that the clock has
+/// shown, up to now.
+pub fn explain(before: &Chains, said: &[Said], rules: &Rules, instants: &[i64]) -> Chains {
+    let now = instants.last().copied().unwrap_or_default();
     let lost = said.iter().filter(|(call, answer)| answer.is_none() && *call != Call::Verify);
     let answered: Vec<(Call, Answer)> =
         said.iter().filter_map(|(call, answer)| Some((*call, (*answer)?))).collect();
@@ -28,7 +30,8 @@ pub fn explain(before: &Chains, said: &[Said], rules: &Rules, now: i64) -> Chain
         if left == 0 {
             after.insert(chain.clone().settled());
         }
-        let mut next: Vec<(Chain, u32)> = chain.pending_done(rules).map(|chain| (chain, left)).collect();
+        let mut next: Vec<(Chain, u32)> =
+            chain.pending_done(rules, instants).into_iter().map(|chain| (chain, left)).collect();
         for (index, (call, answer)) in answered.iter().enumerate().filter(|(index, _)| left & 1 << index != 0)
         {
             let taken = chain.take(*call, rules, now).into_iter();
@@ -45,7 +48,7 @@ const RULES: Rules = Rules { grace: 10, access_ttl: 20, idle_ttl: 60, absolute_t
 fn is_possible(said: &[&[Said]]) -> bool {
     let mut chains = Chains::from([Chain::new(&RULES, 0)]);
     for said in said {
-        chains = explain(&chains, said, &RULES, 0);
+        chains = explain(&chains, said, &RULES, &[0]);
     }
     !chains.is_empty()
 }
