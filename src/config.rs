@@ -48,6 +48,8 @@ pub struct Config {
     pub accounts: Accounts,
     /// `[passwords]`
     pub passwords: Passwords,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[log]`
     pub log: Log,
 }
@@ -92,6 +94,9 @@ pub struct Database {
     /// How often the trust log is read.
     #[serde(with = "values::duration")]
     pub poll_interval: Duration,
+    /// How often what is over is looked for and removed.
+    #[serde(with = "values::duration")]
+    pub cleanup_interval: Duration,
 }
 
 /// Access tokens.
@@ -136,6 +141,9 @@ pub struct Sessions {
     pub address_prefix_v4: u8,
     /// Leading bits that IPv6 addresses of one network have in common.
     pub address_prefix_v6: u8,
+    /// How long a session is kept after it ended or expired.
+    #[serde(with = "values::duration")]
+    pub keep_ended: Duration,
 }
 
 /// Keys and signatures.
@@ -226,6 +234,15 @@ pub struct Passwords {
     pub hash_deadline: Duration,
 }
 
+/// The audit trail.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Audit {
+    /// How long an event is kept; 0 keeps it for ever.
+    #[serde(with = "values::duration")]
+    pub keep: Duration,
+}
+
 /// The log.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default)]
@@ -264,7 +281,13 @@ impl Default for Server {
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: None, max_connections: 16, listen_notify: true, poll_interval: Duration::from_secs(1) }
+        Self {
+            url: None,
+            max_connections: 16,
+            listen_notify: true,
+            poll_interval: Duration::from_secs(1),
+            cleanup_interval: Duration::from_secs(60),
+        }
     }
 }
 
@@ -292,6 +315,7 @@ impl Default for Sessions {
             on_device_change: Reaction::Reauthenticate,
             address_prefix_v4: 24,
             address_prefix_v6: 64,
+            keep_ended: days(7),
         }
     }
 }
@@ -330,6 +354,12 @@ impl Default for Passwords {
             hash_queue: 256,
             hash_deadline: Duration::from_secs(5),
         }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { keep: Duration::from_secs(400 * 24 * 60 * 60) }
     }
 }
 

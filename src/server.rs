@@ -14,7 +14,7 @@ use tonic::{service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    app::{self, App, Bootstrap, Parts, foreign_keys, issuer_keys, rsa_pool, trust_tail},
+    app::{self, App, Bootstrap, Parts, cleanup, foreign_keys, issuer_keys, rsa_pool, trust_tail},
     clock::Clock,
     config::Checked,
     crypto::{random::Randomness, sealing::Sealer},
@@ -127,6 +127,10 @@ pub async fn run(
     background.spawn({
         let (app, stop) = (app.clone(), stop.clone());
         async move { foreign_keys::keep_fresh(&app, stop).await }
+    });
+    background.spawn({
+        let (app, stop) = (app.clone(), stop.clone());
+        async move { cleanup::keep_clean(&app, stop).await }
     });
     if let Some(tls) = &tls {
         background.spawn(tls.clone().follow(stop.clone()));

@@ -54,6 +54,11 @@ struct AlgorithmLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabel {
+    table: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CacheLabel {
     cache: &'static str,
 }
@@ -86,6 +91,9 @@ pub struct Metrics {
     issuer_keys: Family<KeyLabels, Gauge>,
     issuer_key_age: Family<AlgorithmLabel, Gauge>,
     foreign_fetches: Family<Outcome, Counter>,
+    cleaned: Family<TableLabel, Counter>,
+    cleanup_rounds: Counter,
+    cleanup_failures: Counter,
 }
 
 /// Upper bounds in seconds.
@@ -121,6 +129,9 @@ impl Default for Metrics {
             issuer_keys: Family::default(),
             issuer_key_age: Family::default(),
             foreign_fetches: Family::default(),
+            cleaned: Family::default(),
+            cleanup_rounds: Counter::default(),
+            cleanup_failures: Counter::default(),
         };
         metrics.register();
         metrics
@@ -158,6 +169,11 @@ impl Metrics {
         r.register_with_unit("issuer_key_age", age, Unit::Seconds, self.issuer_key_age.clone());
         let foreign_fetches = "Fetches of trusted issuers' keys by outcome";
         r.register("foreign_key_fetches", foreign_fetches, self.foreign_fetches.clone());
+        r.register("cleaned_rows", "Rows that were removed since they were over", self.cleaned.clone());
+        let cleanup_rounds = "Times that it was looked for what is over";
+        r.register("cleanup_rounds", cleanup_rounds, self.cleanup_rounds.clone());
+        let cleanup_failures = "Failed attempts to remove what is over";
+        r.register("cleanup_failures", cleanup_failures, self.cleanup_failures.clone());
     }
 
     /// All of it in the OpenMetrics text format.
@@ -236,6 +252,18 @@ impl Metrics {
 
     pub(super) fn count_foreign_fetch(&self, outcome: &'static str) {
         self.foreign_fetches.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(super) fn count_cleaned(&self, table: &'static str, rows: usize) {
+        self.cleaned.get_or_create(&TableLabel { table }).inc_by(u64::try_from(rows).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn count_cleanup_round(&self) {
+        self.cleanup_rounds.inc();
+    }
+
+    pub(super) fn count_cleanup_failure(&self) {
+        self.cleanup_failures.inc();
     }
 
     pub(super) fn observe_revision(&self, revision: i64) {

@@ -26,6 +26,7 @@ mod trust_feed;
 pub mod audiences;
 pub mod change_password;
 pub mod check_foreign_token;
+pub mod cleanup;
 pub mod foreign_keys;
 pub mod issuer_keys;
 pub mod list_events;
@@ -82,6 +83,7 @@ pub use start::{Bootstrap, Parts};
 pub use start_session::SignedIn;
 pub use tokens::IssuedTokens;
 
+use cleanup::CleanupSettings;
 use key_ring::Keys;
 use last_seen::LastSeen;
 use registry::Registered;
@@ -115,6 +117,8 @@ pub struct Settings {
     pub listen_notify: bool,
     /// Verifiers that may follow it here.
     pub max_watchers: usize,
+    /// What is removed, and when.
+    pub cleanup: CleanupSettings,
 }
 
 /// How tokens are signed.
@@ -141,7 +145,7 @@ pub struct SigningSettings {
 impl Settings {
     /// How long anything may be believed that is signed now, with clocks that differ.
     fn longest_life(&self) -> TimeDelta {
-        TimeDelta::seconds(MAX_ACCESS_TTL_SECONDS) + self.leeway * 2
+        longest_life(self.leeway)
     }
 
     /// How often the issuer's keys are looked after: in time for what is published to be known everywhere.
@@ -155,6 +159,11 @@ impl Settings {
         let polls = TimeDelta::from_std(self.key_interval() * 10).unwrap_or(TimeDelta::MAX);
         polls.max(TimeDelta::minutes(1))
     }
+}
+
+/// How long a token may be believed, with clocks that differ by this much.
+pub fn longest_life(leeway: TimeDelta) -> TimeDelta {
+    TimeDelta::seconds(MAX_ACCESS_TTL_SECONDS) + leeway * 2
 }
 
 /// Everything that the verbs work with.

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{BadSetting, Config, SignUp, UserTokens};
 use crate::{
-    app::{Settings, SigningSettings},
+    app::{Settings, SigningSettings, cleanup::CleanupSettings, longest_life},
     crypto::{passwords::HashSettings, sealing::Sealer},
     domain::{
         claims::MAX_ACCESS_TTL_SECONDS,
@@ -157,6 +157,7 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
         poll_interval: database.poll_interval,
         listen_notify: database.listen_notify,
         max_watchers: config.server.max_watchers as usize,
+        cleanup: cleanup_settings(check, config)?,
     })
 }
 
@@ -175,6 +176,24 @@ fn session_rules(check: &Check<'_>, config: &Config) -> Result<SessionRules, Bad
         },
         on_address_change: sessions.on_address_change,
         on_device_change: sessions.on_device_change,
+    })
+}
+
+fn cleanup_settings(check: &Check<'_>, config: &Config) -> Result<CleanupSettings, BadSetting> {
+    let Config { database, tokens, sessions, audit, .. } = config;
+    let (interval, millisecond) = (database.cleanup_interval, Duration::from_millis(1));
+    check.duration("database.cleanup_interval", interval, millisecond, 24 * HOUR)?;
+    // While a token of a session may be alive, the session is there to be asked for.
+    let leeway = check.duration("tokens.leeway", tokens.leeway, Duration::ZERO, 300 * SECOND)?;
+    let least = longest_life(leeway).to_std().unwrap_or(HOUR);
+    let keep_events = match audit.keep {
+        Duration::ZERO => None,
+        keep => Some(check.duration("audit.keep", keep, HOUR, CENTURY)?),
+    };
+    Ok(CleanupSettings {
+        interval,
+        keep_ended: check.duration("sessions.keep_ended", sessions.keep_ended, least, CENTURY)?,
+        keep_events,
     })
 }
 

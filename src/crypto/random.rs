@@ -68,6 +68,12 @@ impl OrderedIds {
     }
 }
 
+/// The least identifier of this millisecond: those of earlier ones are smaller.
+pub fn first_id_of(time: DateTime<Utc>) -> Uuid {
+    let millis = u64::try_from(time.timestamp_millis()).unwrap_or_default();
+    Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
+}
+
 /// The same source where the `rsa` crate wants a generator.
 pub(super) struct ForRsa<'r>(pub(super) &'r dyn Randomness);
 
@@ -103,6 +109,7 @@ mod tests {
         for round in 0..10_000 {
             let id = ids.next(now - TimeDelta::milliseconds(round / 100))?;
             assert!(id > last, "{id} after {last}");
+            assert!(first_id_of(now) <= id && id < first_id_of(now + TimeDelta::seconds(1)));
             assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
             last = id;
         }

@@ -1,5 +1,7 @@
-//! The table `audit_events`: append-only, as triggers in both databases see to.
+//! The tables `audit_events` and `audit_trail`: append-only from where the trail begins, as triggers in both
+//! databases see to.
 
+use chrono::{DateTime, Utc};
 use diesel::{ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -7,8 +9,9 @@ use uuid::Uuid;
 use super::{
     Cached, Conn, Slice, Stored,
     columns::{IdCol, TimeCol},
+    conn::Either,
     on,
-    schema::audit_events,
+    schema::{audit_events, audit_trail},
 };
 use crate::domain::audit::{Event, Origin};
 
@@ -98,4 +101,41 @@ pub async fn list(
         query.load(c).await
     })?;
     Ok(rows.into_iter().map(Event::from).collect())
+}
+
+/// Up to `limit` events from before `time`, the oldest first.
+pub async fn before(conn: &mut Conn, time: DateTime<Utc>, limit: i64) -> Stored<Vec<Uuid>> {
+    let ids: Vec<IdCol> = on!(conn, c => {
+        audit_events::table
+            .filter(audit_events::create_time.lt(TimeCol(time)))
+            .order(audit_events::create_time)
+            .limit(limit)
+            .select(audit_events::id)
+            .load(c)
+            .await
+    })?;
+    Ok(ids.into_iter().map(|id| id.0).collect())
+}
+
+/// Lets the trail begin at `time`, unless it begins later already, and removes those of these events that lie
+/// before, in the caller's transaction, but for those that somebody else removes.
+pub async fn remove_before(conn: &mut Conn, time: DateTime<Utc>, ids: &[Uuid]) -> Stored<usize> {
+    on!(conn, c => {
+        let begins_earlier = audit_trail::begin_time.lt(TimeCol(time));
+        diesel::update(audit_trail::table.filter(begins_earlier))
+            .set(audit_trail::begin_time.eq(TimeCol(time)))
+            .execute(c)
+            .await
+    })?;
+    let old = audit_events::table
+        .filter(audit_events::id.eq_any(ids.iter().copied().map(IdCol)))
+        .filter(audit_events::create_time.lt(TimeCol(time)))
+        .select(audit_events::id);
+    let held: Vec<IdCol> = match &mut conn.inner {
+        Either::Sqlite(c) => old.load(&mut **c).await,
+        Either::Pg(c) => old.for_update().skip_locked().load(&mut **c).await,
+    }?;
+    Ok(on!(conn, c => {
+        diesel::delete(audit_events::table.filter(audit_events::id.eq_any(&held))).execute(c).await
+    })?)
 }

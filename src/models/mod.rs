@@ -17,6 +17,7 @@ pub mod audience_secrets;
 pub mod audiences;
 pub mod audit_events;
 pub mod issuer_keys;
+pub mod old_sessions;
 pub mod sealed;
 pub mod server_secrets;
 pub mod session_keys;

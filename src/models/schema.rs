@@ -169,6 +169,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    use diesel::sql_types::Integer;
+    use crate::models::columns::DbTime;
+
+    audit_trail (id) {
+        id -> Integer,
+        begin_time -> DbTime,
+    }
+}
+
+diesel::table! {
     use diesel::sql_types::{Nullable, Text};
     use crate::models::columns::{DbTime, DbUuid};
 

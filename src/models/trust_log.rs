@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     Cached, Conn, Stored,
     columns::{IdCol, TimeCol},
+    conn::Either,
     on,
     schema::{trust_head, trust_log},
 };
@@ -212,4 +213,32 @@ pub async fn after(conn: &mut Conn, revision: i64, now: DateTime<Utc>, limit: i6
             .await
     })?;
     Ok(rows.into_iter().map(Entry::from).collect())
+}
+
+/// Up to `limit` entries that concern nothing alive at `time`, the oldest first, but never the newest entry: who
+/// follows the log compares it.
+pub async fn expired_by(conn: &mut Conn, time: DateTime<Utc>, limit: i64) -> Stored<Vec<i64>> {
+    let head = head(conn).await?.revision;
+    Ok(on!(conn, c => {
+        trust_log::table
+            .filter(trust_log::expire_time.le(TimeCol(time)))
+            .filter(trust_log::revision.lt(head))
+            .order(trust_log::expire_time)
+            .limit(limit)
+            .select(trust_log::revision)
+            .load(c)
+            .await
+    })?)
+}
+
+/// Removes these entries, in the caller's transaction, but for those that somebody else removes.
+pub async fn remove(conn: &mut Conn, revisions: &[i64]) -> Stored<usize> {
+    let old = trust_log::table.filter(trust_log::revision.eq_any(revisions)).select(trust_log::revision);
+    let held: Vec<i64> = match &mut conn.inner {
+        Either::Sqlite(c) => old.load(&mut **c).await,
+        Either::Pg(c) => old.for_update().skip_locked().load(&mut **c).await,
+    }?;
+    Ok(on!(conn, c => {
+        diesel::delete(trust_log::table.filter(trust_log::revision.eq_any(&held))).execute(c).await
+    })?)
 }

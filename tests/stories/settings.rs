@@ -162,6 +162,8 @@ async fn a_value_beyond_its_bounds_is_refused() -> Outcome {
     refuse_variable("TESSERA_TOKENS__ACCESS_TTL", "0s", &["tokens.access_ttl"]).await?;
     refuse_variable("TESSERA_PASSWORDS__MIN_LENGTH", "4", &["passwords.min_length"]).await?;
     refuse_variable("TESSERA_PASSWORDS__MAX_LENGTH", "32", &["passwords.max_length"]).await?;
+    refuse_variable("TESSERA_SESSIONS__KEEP_ENDED", "1h", &["sessions.keep_ended", "between 1h 1m"]).await?;
+    refuse_variable("TESSERA_AUDIT__KEEP", "1s", &["audit.keep"]).await?;
     refuse_variable("TESSERA_SIGNING__RSA_BITS", "1024", &["signing.rsa_bits"]).await
 }
 

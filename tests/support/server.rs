@@ -127,6 +127,11 @@ impl Home {
         }
     }
 
+    /// Starts another replica, where the database lets several be.
+    pub async fn another(&self, toml: &str) -> Result<Option<Server>, Box<dyn Error>> {
+        if self.database_url.is_some() { Ok(Some(self.start_with(toml).await?)) } else { Ok(None) }
+    }
+
     fn write_settings(&self, toml: &str) -> Result<PathBuf, Box<dyn Error>> {
         let file = self.dir().join(format!("{}.toml", uuid::Uuid::from_u128(toml.len() as u128)));
         std::fs::write(&file, toml)?;
@@ -265,11 +270,11 @@ impl Server {
         Ok(page)
     }
 
-    /// The sum of the metric's lines that begin with this.
-    pub async fn metric(&self, beginning: &str) -> Result<u64, Box<dyn Error>> {
+    /// The sum of the metric's lines that begin with this, as `name{label="value"}`; 0 where none was counted yet.
+    pub async fn metric(&self, beginning: &str) -> Result<i64, Box<dyn Error>> {
         let metrics = self.get("/metrics").await?;
         let lines = metrics.lines().filter(|line| line.starts_with(beginning));
-        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<i64>().ok()).sum())
     }
 
     /// Where it is reached, as a URL.
@@ -280,9 +285,7 @@ impl Server {
     /// Waits until so many RSA keys wait for logins.
     pub async fn has_spare_keys(&self, least: u32) -> Result<(), Box<dyn Error>> {
         eventually("there are RSA keys for logins", async || {
-            let metrics = self.get("/metrics").await?;
-            let depth = metrics.lines().find_map(|line| line.strip_prefix("tessera_rsa_pool_keys "));
-            Ok(depth.and_then(|depth| depth.parse().ok()).is_some_and(|depth: u32| depth >= least))
+            Ok(self.metric("tessera_rsa_pool_keys").await? >= i64::from(least))
         })
         .await
     }

@@ -21,3 +21,22 @@ ALTER TABLE sessions
 -- What cleaning up looks for.
 CREATE INDEX sessions_by_end ON sessions (end_time) WHERE end_time IS NOT NULL;
 CREATE INDEX audit_events_by_time ON audit_events (create_time);
+
+-- Where the audit trail begins. What is older may be removed, and nothing else of it ever.
+CREATE TABLE audit_trail (
+    id         integer     NOT NULL PRIMARY KEY CHECK (id = 1),
+    begin_time timestamptz NOT NULL
+);
+INSERT INTO audit_trail (id, begin_time) VALUES (1, to_timestamp(0));
+DROP TRIGGER audit_events_are_final ON audit_events;
+CREATE TRIGGER audit_events_are_final BEFORE UPDATE OR TRUNCATE ON audit_events
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_events_are_final();
+CREATE FUNCTION audit_events_remain() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.create_time >= (SELECT begin_time FROM audit_trail) THEN
+        RAISE EXCEPTION 'the audit trail is append-only';
+    END IF;
+    RETURN OLD;
+END $$;
+CREATE TRIGGER audit_events_remain BEFORE DELETE ON audit_events
+    FOR EACH ROW EXECUTE FUNCTION audit_events_remain();

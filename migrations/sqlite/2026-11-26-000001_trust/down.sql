@@ -1,3 +1,7 @@
+DROP TRIGGER audit_events_remain;
+CREATE TRIGGER audit_events_remain BEFORE DELETE ON audit_events
+BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END;
+DROP TABLE audit_trail;
 DROP INDEX audit_events_by_time;
 DROP INDEX sessions_by_end;
 ALTER TABLE sessions DROP COLUMN last_network;

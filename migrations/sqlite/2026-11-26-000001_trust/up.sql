@@ -19,3 +19,16 @@ ALTER TABLE sessions ADD COLUMN last_network text NOT NULL DEFAULT '';
 -- What cleaning up looks for.
 CREATE INDEX sessions_by_end ON sessions (end_time) WHERE end_time IS NOT NULL;
 CREATE INDEX audit_events_by_time ON audit_events (create_time);
+
+-- Where the audit trail begins. What is older may be removed, and nothing else of it ever.
+CREATE TABLE audit_trail (
+    id         integer NOT NULL PRIMARY KEY CHECK (id = 1),
+    begin_time integer NOT NULL
+) STRICT;
+INSERT INTO audit_trail (id, begin_time) VALUES (1, 0);
+DROP TRIGGER audit_events_remain;
+CREATE TRIGGER audit_events_remain BEFORE DELETE ON audit_events
+WHEN OLD.create_time >= (SELECT begin_time FROM audit_trail)
+BEGIN
+    SELECT RAISE(ABORT, 'the audit trail is append-only');
+END;
