@@ -41,13 +41,13 @@ async fn clean(server: &Server) -> Outcome {
     Ok(())
 }
 
-async fn count(home: &Home, of: &str) -> Result<i64, Box<dyn Error>> {
+async fn count(home: &Home, of: &str) -> Result<u64, Box<dyn Error>> {
     let counted = home.query(&format!("SELECT CAST(count(*) AS TEXT) AS first FROM {of}")).await?;
     Ok(counted.first().ok_or("no count")?.parse()?)
 }
 
 /// How many sessions and keys there are of a user.
-async fn kept(home: &Home, username: &str) -> Result<(i64, i64), Box<dyn Error>> {
+async fn kept(home: &Home, username: &str) -> Result<(u64, u64), Box<dyn Error>> {
     let of_user = format!("user_id = (SELECT id FROM users WHERE username = '{username}')");
     let sessions = count(home, &format!("sessions WHERE {of_user}")).await?;
     let keys = format!("session_keys WHERE session_id IN (SELECT id FROM sessions WHERE {of_user})");
@@ -145,7 +145,7 @@ async fn without_a_limit_every_event_stays(home: Home) -> Outcome {
 /// Whether a replica has read the log to its end, as far as it is told outside.
 async fn has_caught_up(home: &Home, server: &Server) -> Outcome {
     let head = home.query("SELECT CAST(revision AS TEXT) AS first FROM trust_head").await?;
-    let head: i64 = head.first().ok_or("no head")?.parse()?;
+    let head: u64 = head.first().ok_or("no head")?.parse()?;
     eventually("it has caught up", async || Ok(server.metric("tessera_trust_revision").await? == head)).await
 }
 
@@ -191,7 +191,7 @@ async fn a_pruned_log_is_followed_and_read(home: Home) -> Outcome {
 }
 
 /// What takes room: rows, and revocations in memory.
-async fn room(home: &Home, server: &Server) -> Result<[i64; 5], Box<dyn Error>> {
+async fn room(home: &Home, server: &Server) -> Result<[u64; 5], Box<dyn Error>> {
     clean(server).await?;
     has_caught_up(home, server).await?;
     Ok([

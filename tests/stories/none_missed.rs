@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 use tessera::{
     proto::{
         LogoutAllRequest, LogoutRequest, RevokeKeyRequest, RevokeTokenRequest, auth_client::AuthClient,
@@ -96,7 +96,7 @@ impl Replica {
 }
 
 impl World {
-    fn auth(&self, rng: &mut ChaCha8Rng) -> AuthClient<Channel> {
+    fn auth(&self, rng: &mut Xoshiro256PlusPlus) -> AuthClient<Channel> {
         let at = rng.random_range(0..self.endpoints.len());
         AuthClient::new(self.endpoints[at].connect_lazy())
     }
@@ -117,7 +117,7 @@ impl World {
 
 /// Signs in, refreshes and revokes at any replica, whatever becomes of it.
 async fn work(world: Arc<World>, seed: u64) {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let name = format!("person-{seed}");
     let mut mine: HashMap<String, (Person, Vec<String>)> = HashMap::new();
     let mut made = 0;
@@ -170,7 +170,7 @@ async fn work(world: Arc<World>, seed: u64) {
 
 /// Asks verifiers about tokens that were revoked, all the time. Gives how often one had reached the revocation.
 async fn doubt(world: Arc<World>, verifiers: Arc<Vec<ConnectedVerifier>>) -> usize {
-    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
     let mut asked = 0;
     while !world.is_over.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -178,7 +178,8 @@ async fn doubt(world: Arc<World>, verifiers: Arc<Vec<ConnectedVerifier>>) -> usi
             let seen = world.seen.lock().unwrap();
             // Mostly among the latest: there the race is.
             let from = if rng.random_bool(0.8) { seen.revoked.len().saturating_sub(20) } else { 0 };
-            (from < seen.revoked.len()).then(|| seen.revoked[rng.random_range(from..seen.revoked.len())].clone())
+            (from < seen.revoked.len())
+                .then(|| seen.revoked[rng.random_range(from..seen.revoked.len())].clone())
         };
         let Some((token, revision)) = chosen else { continue };
         let verifier = &verifiers[rng.random_range(0..verifiers.len())];

@@ -31,7 +31,9 @@ async fn a_refresh_is_one_statement_that_is_prepared_once() -> Outcome {
     let name = home.database_url().and_then(|url| url.rsplit('/').next()).ok_or("no database")?.to_owned();
     home.query(&format!("ALTER DATABASE {name} SET log_min_duration_statement = 0")).await?;
 
-    let server = home.start_with("[database]\nmax_connections = 1\npoll_interval = \"1h\"\n").await?;
+    let server = home
+        .start_with("[database]\nmax_connections = 1\nlisten_notify = false\npoll_interval = \"1h\"\n")
+        .await?;
     let mut token = refresh(&server, &anna.refresh_token).await?;
     let before = home.database_log()?.len();
     for _ in 0..50 {

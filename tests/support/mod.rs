@@ -12,6 +12,7 @@ mod key_server;
 mod people;
 mod places;
 mod postgres;
+mod proxy;
 mod server;
 mod watcher;
 
@@ -25,7 +26,8 @@ pub use people::{
     ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refresh_with, refusal,
 };
 pub use places::{BEHIND_A_PROXY, at, refresh_at};
-pub use postgres::query as query_postgres;
+pub use postgres::{OwnPostgres, query as query_postgres};
+pub use proxy::Proxy;
 pub use server::{Ended, FENCE, Home, Kind, Server, eventually, run, signal};
 pub use watcher::Watching;
 

@@ -50,20 +50,21 @@ fn bin_dir() -> PathBuf {
     given.or_else(debian).expect("no PostgreSQL: run scripts/test, which installs it or says how")
 }
 
-fn start() -> Cluster {
-    let bin = bin_dir();
-    let mut command = if is_root() {
-        // PostgreSQL refuses to run as root.
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "sh", "-c", KEEPER]);
-        command
-    } else {
+/// A shell that runs as PostgreSQL wants to: not as root.
+fn as_postgres(script: &str) -> Command {
+    if !is_root() {
         let mut command = Command::new("sh");
-        command.args(["-c", KEEPER]);
-        command
-    };
-    let mut keeper = command
-        .arg(&bin)
+        command.args(["-c", script]);
+        return command;
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "sh", "-c", script]);
+    command
+}
+
+fn start() -> Cluster {
+    let mut keeper = as_postgres(KEEPER)
+        .arg(bin_dir())
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -85,6 +86,36 @@ fn is_root() -> bool {
 fn url(socket_dir: &Path, database: &str) -> String {
     let host = socket_dir.display().to_string().replace('/', "%2F");
     format!("postgres://postgres@{host}/{database}")
+}
+
+/// A PostgreSQL of one test's own, which that test may restart.
+pub struct OwnPostgres(Cluster);
+
+impl OwnPostgres {
+    /// Starts one.
+    pub fn start() -> Self {
+        Self(tokio::task::block_in_place(start))
+    }
+
+    /// The socket that it listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.0.socket_dir.join(".s.PGSQL.5432")
+    }
+
+    /// The URL of its database, past any proxy.
+    pub fn url(&self) -> String {
+        url(&self.0.socket_dir, "postgres")
+    }
+
+    /// Stops it as a power cut would, and starts it again.
+    pub async fn restart(&self) -> Result<(), Box<dyn std::error::Error>> {
+        let restart =
+            r#""$0/pg_ctl" -D "$1/data" -l "$1/log" -m immediate -w restart >"$1/restart.log" 2>&1"#;
+        let mut command = as_postgres(restart);
+        command.arg(bin_dir()).arg(&self.0.socket_dir).current_dir("/");
+        let ended = tokio::process::Command::from(command).status().await?;
+        if ended.success() { Ok(()) } else { Err("PostgreSQL did not restart".into()) }
+    }
 }
 
 /// Makes a database of its own and gives its URL.

@@ -271,10 +271,10 @@ impl Server {
     }
 
     /// The sum of the metric's lines that begin with this, as `name{label="value"}`; 0 where none was counted yet.
-    pub async fn metric(&self, beginning: &str) -> Result<i64, Box<dyn Error>> {
+    pub async fn metric(&self, beginning: &str) -> Result<u64, Box<dyn Error>> {
         let metrics = self.get("/metrics").await?;
         let lines = metrics.lines().filter(|line| line.starts_with(beginning));
-        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<i64>().ok()).sum())
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
     }
 
     /// Where it is reached, as a URL.
@@ -285,7 +285,7 @@ impl Server {
     /// Waits until so many RSA keys wait for logins.
     pub async fn has_spare_keys(&self, least: u32) -> Result<(), Box<dyn Error>> {
         eventually("there are RSA keys for logins", async || {
-            Ok(self.metric("tessera_rsa_pool_keys").await? >= i64::from(least))
+            Ok(self.metric("tessera_rsa_pool_keys").await? >= u64::from(least))
         })
         .await
     }
