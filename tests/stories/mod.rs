@@ -5,6 +5,7 @@ mod audiences;
 mod bad_input;
 mod crash;
 mod foreign;
+mod many_sessions;
 mod outside;
 mod process;
 mod refresh;

@@ -7,6 +7,7 @@ mod clients;
 mod clock;
 mod envoy;
 mod forge;
+mod issuer;
 mod key_server;
 mod people;
 mod postgres;
@@ -16,6 +17,7 @@ pub use clients::{client, file, installed, run_client};
 pub use clock::TestClock;
 pub use envoy::{Envoy, Provider};
 pub use forge::{Forge, Key, parts_of, sign_hs256, unsigned};
+pub use issuer::Issuer;
 pub use key_server::{KeyServer, jwks, one_key};
 pub use people::{
     ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refresh_with, refusal,
