@@ -53,9 +53,6 @@ pub use signed_in::{
 };
 pub use trust::{TrustState, Until};
 
-/// Checked session keys that are remembered.
-const ENDORSED_KEYS: usize = 10_000;
-
 /// Why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -105,11 +102,14 @@ impl Default for Verifier {
 }
 
 impl Verifier {
+    /// Checked session keys that are remembered: what bounds its memory, however many sessions there are.
+    pub const REMEMBERS_AT_MOST: usize = 10_000;
+
     /// A verifier that holds these issuer keys and knows of no revocation yet.
     pub fn new(issuer_keys: Vec<PublicKey>) -> Self {
         Self {
             issuer_keys: RwLock::new(issuer_keys.into()),
-            endorsed: Cache::new(ENDORSED_KEYS),
+            endorsed: Cache::new(Self::REMEMBERS_AT_MOST),
             trust: TrustState::default(),
             shared: Shared::default(),
             checked: CheckedTokens::default(),

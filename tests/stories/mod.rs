@@ -14,6 +14,7 @@ mod foreign;
 mod guard;
 mod key_lookups;
 mod last_seen;
+mod many_sessions;
 mod none_missed;
 mod outside;
 mod process;

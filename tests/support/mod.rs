@@ -8,6 +8,7 @@ mod clock;
 mod envoy;
 mod forge;
 mod guarded;
+mod issuer;
 mod key_server;
 mod people;
 mod places;
@@ -21,6 +22,7 @@ pub use clock::{ShiftedClock, TestClock};
 pub use envoy::{Envoy, Provider};
 pub use forge::{Forge, Key, parts_of, sign_hs256, unsigned};
 pub use guarded::{Guarded, audience_token};
+pub use issuer::Issuer;
 pub use key_server::{KeyServer, jwks, one_key};
 pub use people::{
     ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refresh_with, refusal,
