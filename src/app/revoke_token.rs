@@ -56,8 +56,16 @@ async fn revoke_refresh_token(app: &App, caller: &Caller, token: &str, origin: &
 }
 
 async fn revoke_access_token(app: &App, caller: &Caller, token: &str, origin: &Origin) -> Result<(), Error> {
-    let Some(claims) = genuine(app, token).await? else {
-        return Ok(());
+    let claims = match look(app, token).await? {
+        Found::Good(claims) => claims,
+        Found::Over => return Ok(()),
+        // Its key may be withdrawn just now and vouched for anew later, so that it would be good again.
+        Found::Unknown => {
+            return match Verifier::id_of(token) {
+                Some(jti) => revoke_id(app, caller, jti, origin).await,
+                None => Ok(()),
+            };
+        }
     };
     let tenant_id = claims.user.as_ref().map(|user| user.tenant_id);
     if claims.sub != caller.user_id && !tenant_id.is_some_and(|tenant_id| caller.administers(tenant_id)) {
@@ -69,8 +77,17 @@ async fn revoke_access_token(app: &App, caller: &Caller, token: &str, origin: &O
     append(app, caller, jti, claims.sub, tenant_id.unwrap_or(caller.tenant_id), origin).await
 }
 
-/// The claims of a token that would be accepted somewhere; `None` of one that would not.
-async fn genuine(app: &App, token: &str) -> Result<Option<Claims>, Error> {
+/// What an access token turns out to be.
+enum Found {
+    /// It would be accepted somewhere.
+    Good(Box<Claims>),
+    /// It was one, and has ended.
+    Over,
+    /// It is none of ours, as far as can be told now.
+    Unknown,
+}
+
+async fn look(app: &App, token: &str) -> Result<Found, Error> {
     if token.split('.').count() == 5 {
         return Err(InvalidField::new("token", "is encrypted, and can't be read here; give its `jti`").into());
     }
@@ -79,10 +96,9 @@ async fn genuine(app: &App, token: &str) -> Result<Option<Claims>, Error> {
     let secrets = audience.as_deref().map(|audience| app.secrets_of(audience)).unwrap_or_default();
     let audience = audience.filter(|_| !secrets.is_empty());
     match app.check(token, &secrets, audience.as_deref()).await {
-        Ok(claims) => Ok(Some(claims)),
-        Err(Error::TokenMalformed | Error::TokenInvalid(_) | Error::TokenExpired | Error::TokenRevoked) => {
-            Ok(None)
-        }
+        Ok(claims) => Ok(Found::Good(Box::new(claims))),
+        Err(Error::TokenExpired | Error::TokenRevoked) => Ok(Found::Over),
+        Err(Error::TokenMalformed | Error::TokenInvalid(_)) => Ok(Found::Unknown),
         Err(error) => Err(error),
     }
 }

@@ -23,6 +23,7 @@ mod foreign_keys;
 mod guard;
 mod header;
 mod key;
+mod said;
 mod shared;
 mod signed_in;
 mod trust;
@@ -295,23 +296,6 @@ impl Verifier {
         return self.decryption.signed(token);
         #[cfg(not(feature = "encryption"))]
         Ok(token.into())
-    }
-
-    /// The id of the key that a token says to be signed with.
-    pub fn kid_of(token: &str) -> Result<String, Refusal> {
-        Ok(Parts::split(token)?.kid()?.to_owned())
-    }
-
-    /// The one audience that a token says to be for, where it names one; nothing of it is checked.
-    pub fn audience_of(token: &str) -> Option<String> {
-        #[derive(serde::Deserialize)]
-        struct Aud {
-            #[serde(deserialize_with = "crate::domain::claims::one_or_many")]
-            aud: Vec<String>,
-        }
-        let parts = Parts::split(token).ok()?;
-        let said: Aud = claims(&parts).ok()?;
-        <[String; 1]>::try_from(said.aud).ok().map(|[only]| only)
     }
 
     fn issuer_key(&self, kid: &str) -> Option<PublicKey> {

@@ -96,9 +96,8 @@ async fn a_refresh_token_stands_for_its_session(home: Home) -> Outcome {
 async fn what_is_not_known_is_no_error(home: Home) -> Outcome {
     let server = home.start().await?;
     let anna = server.anna().await?;
-    let tampered = format!("{}A", anna.access_token);
     let cut = &anna.refresh_token[..anna.refresh_token.len() - 2];
-    for token in ["x", "a.b.c", "trt_", "trt_x", cut, &tampered] {
+    for token in ["x", "a.b.c", "trt_", "trt_x", cut] {
         revoke(&server, &anna, token).await?;
     }
     revoke_id(&server, &anna, "01a21566-9292-7859-85ad-bd0ac417a539").await?;
@@ -113,6 +112,10 @@ async fn what_is_not_known_is_no_error(home: Home) -> Outcome {
         "rather than not revoked in silence"
     );
     assert!(server.is_active(&anna.access_token, true).await?);
+    // What can't be checked is taken by its id: it may be good again later, once its key is vouched for anew.
+    let phone = server.sign_in("anna", "mobile").await?;
+    revoke(&server, &anna, &format!("{}A", phone.access_token)).await?;
+    assert_revoked(&server, &phone.access_token).await?;
     server.stop().await
 }
 
