@@ -39,7 +39,7 @@ impl Hello for MyHello {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt().with_env_filter("info").init();
+    tracing_subscriber::fmt().with_env_filter("warn").init();
     let mut arguments = env::args().skip(1);
     let issuer = arguments.next().unwrap_or_else(|| "http://127.0.0.1:50051".to_owned());
     let listen: SocketAddr = arguments.next().as_deref().unwrap_or("127.0.0.1:50061").parse()?;

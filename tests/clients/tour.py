@@ -3,20 +3,31 @@
     tour.py README ADDRESS SAID [--write]
 
 Runs every `sh` block of the tour word for word, in one shell in the current directory, against the server at ADDRESS
-that said SAID (a file) when it started. Replaced are the address, the password that the server generated, and the
-first block, which starts the server. What each block prints is compared with the block that follows it, apart from
+that said SAID (a file) when it started. Replaced are the addresses, the password that the server generated, and the
+blocks that start something: the server, which runs already, and the example, which is $PROTECTED_SERVICE. What each block prints is compared with the block that follows it, apart from
 what differs each time: tokens, ids, keys, times. With --write the README gets the new output instead.
 """
 
 import difflib
 import pathlib
 import re
+import socket
 import subprocess
 import sys
 
 TOUR = re.compile(r"(?<=\n## Five minutes with grpcurl\n).*?(?=\n## Protecting a service of your own\n)", re.S)
 BLOCK = re.compile(r"```sh\n(.*?)```\n(?:\n```(?:json|text)\n(.*?)```\n)?", re.S)
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_EXAMPLE = "127.0.0.1:50061"
+START_EXAMPLE = "cargo run --release --example protected_service\n"
+# Its output goes into a file, so that the shell's own ends with the shell.
+STARTED_EXAMPLE = """
+"$PROTECTED_SERVICE" http://{server} {example} > example.log 2>&1 &
+EXAMPLE=$!
+trap 'kill $EXAMPLE' EXIT
+until grep -q greets example.log; do kill -0 $EXAMPLE || break; sleep 0.1; done
+cat example.log
+"""
 PASSWORD = re.compile(r"(?<=FIRST_PASSWORD=)\S+|(?<=^      )[A-Za-z0-9]{24}$", re.M)
 MARK = "=== end of the block ==="
 HINT = "Where the README is to change: TESTS_WRITE_README=1 scripts/test --test service word_for_word"
@@ -34,18 +45,31 @@ CHANGING = [
 def masked(text, address):
     for pattern, name in CHANGING:
         text = pattern.sub(name, text)
-    return text.replace(address, DEFAULT_ADDRESS).split()
+    return plain(text, address).split()
+
+
+def plain(text, addresses):
+    server, example = addresses
+    return text.replace(server, DEFAULT_ADDRESS).replace(example, DEFAULT_EXAMPLE)
+
+
+def free_address():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return "127.0.0.1:%d" % free.getsockname()[1]
 
 
 def shortened(text, address):
     text = re.sub(r"(eyJ[\w-]{17}|trt_[\w-]{16})[\w.-]+", r"\1…", text)
-    return text.replace(address, DEFAULT_ADDRESS)
+    return plain(text, address)
 
 
-def run(blocks, address, password):
+def run(blocks, addresses, password):
+    server, example = addresses
     script = ""
     for commands, _ in blocks:
-        commands = commands.replace(DEFAULT_ADDRESS, address)
+        commands = commands.replace(START_EXAMPLE, STARTED_EXAMPLE.format(server=server, example=example))
+        commands = commands.replace(DEFAULT_ADDRESS, server).replace(DEFAULT_EXAMPLE, example)
         script += PASSWORD.sub(password, commands) + f"printf '\\n{MARK}\\n'\n"
     done = subprocess.run(
         ["sh", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -63,6 +87,8 @@ def main(readme, address, said, *flags):
     assert blocks[0][0] == "cargo run --release -- serve\n", "the tour starts the server"
     said = pathlib.Path(said).read_text()
     password = PASSWORD.search(said)[0]
+    pathlib.Path("examples").symlink_to(readme.resolve().parent / "examples")
+    address = (address, free_address())
     printed = [said] + run(blocks[1:], address, password)
 
     if "--write" in flags:

@@ -158,7 +158,14 @@ async fn grpcurl_follows_the_readme_word_for_word() -> Outcome {
         path.push(":");
         path.push(folder);
     }
+    let example = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "--example", "protected_service"])
+        .status()
+        .await?;
+    assert!(example.success());
+    let built = Path::new(env!("CARGO_BIN_EXE_tessera")).with_file_name("examples");
     let mut tour = client("tour.py");
+    tour.env("PROTECTED_SERVICE", built.join("protected_service"));
     // Where the service runs too: its data lies in ./data.
     tour.current_dir(home.dir()).env("PATH", path).arg(file("README.md")).arg(address).arg(said_file);
     if env::var_os("TESTS_WRITE_README").is_some() {
