@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
@@ -88,7 +88,7 @@ struct Told {
     base: Place,
     recent: VecDeque<Recent>,
     /// Shared by all that need one, for as long as its place is among the recent ones.
-    snapshot: Weak<Snapshot>,
+    snapshot: Option<Arc<Snapshot>>,
 }
 
 /// The feed of one server.
@@ -194,6 +194,12 @@ impl TrustFeed {
         let _ = self.heard.send(Heard::WentBack);
     }
 
+    /// Forgets a snapshot that nobody is being told. It is kept until then, so that whoever comes and goes all the
+    /// time does not have one made each time.
+    pub(super) fn rest(&self) {
+        self.told().snapshot.take_if(|snapshot| Arc::strong_count(snapshot) == 1);
+    }
+
     /// Begins to follow, from where the follower's own state has come to.
     pub(super) fn follow(&self, from: &Place, trust: &TrustState) -> Beginning {
         let mut told = self.told();
@@ -201,7 +207,7 @@ impl TrustFeed {
         if let Some(since) = told.since(from) {
             return Beginning { snapshot: None, since, heard };
         }
-        let shared = told.snapshot.upgrade();
+        let shared = told.snapshot.clone();
         if let Some((snapshot, since)) =
             shared.and_then(|shared| Some((shared.clone(), told.since(&shared.place)?)))
         {
@@ -210,7 +216,7 @@ impl TrustFeed {
         let place = told.place().clone();
         // It may hold newer entries too; taking those in again changes nothing.
         let snapshot = Arc::new(Snapshot { entries: trust.snapshot(), place: place.clone() });
-        told.snapshot = Arc::downgrade(&snapshot);
+        told.snapshot = Some(snapshot.clone());
         Beginning { snapshot: Some(snapshot), since: News { place, ..News::default() }, heard }
     }
 

@@ -97,7 +97,10 @@ pub async fn follow(app: &App, can_sign: watch::Sender<bool>, stop: Cancellation
         tokio::select! {
             () = stop.cancelled() => return,
             () = app.feed.grown() => {}
-            _ = ticks.tick() => app.verifier.trust().prune(app.now()),
+            _ = ticks.tick() => {
+                app.verifier.trust().prune(app.now());
+                app.feed.rest();
+            }
         }
         if let Err(error) = app.catch_up().await {
             app.metrics.count_tail_failure();

@@ -121,16 +121,19 @@ impl Watcher {
     fn part(&mut self, snapshot: Arc<Snapshot>, told: usize) -> Message {
         let is_first = told == 0;
         let rest = snapshot.entries.get(told..).unwrap_or_default();
-        let entries: Vec<_> = rest.iter().take(PART).cloned().collect();
+        let mut entries: Vec<_> = rest.iter().take(PART).cloned().collect();
         let is_last = entries.len() == rest.len();
         // The newest, maybe newer than the snapshot: the keys are told as a whole each time.
         let jwks_json = if is_first { self.app.ring().json().to_owned() } else { String::new() };
         let told = told + entries.len();
-        let event = Event::Snapshot { is_first, is_last, entries, jwks_json };
         if is_last {
-            self.reached = snapshot.place.clone();
-            return self.message(event);
+            // The snapshot may have been made for somebody else, a while ago.
+            let since = self.since.take().unwrap_or_default();
+            entries.extend(since.entries);
+            self.reached = since.place;
+            return self.message(Event::Snapshot { is_first, is_last, entries, jwks_json });
         }
+        let event = Event::Snapshot { is_first, is_last, entries, jwks_json };
         self.snapshot = Some((snapshot, told));
         Message { event, place: None, age: self.app.keys.age() }
     }

@@ -43,7 +43,7 @@ pub use decryption::DecryptionKey;
 use endorsed::EndorsedKey;
 pub use foreign::ForeignIssuer;
 pub use foreign_keys::BadKeySet;
-pub use guard::{ClaimsOf, Guard, Guarded, Requirement, bearer};
+pub use guard::{ClaimsOf, Guard, GuardInterceptor, Guarded, Requirement, bearer};
 use header::Parts;
 pub use key::{BadKey, PublicKey};
 use shared::Shared;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tessera::{
     proto::{LogoutRequest, RoleSet, UpdateUserRequest},
-    verifier::{ConnectBuilder, Guard, Requirement, Verifier},
+    verifier::{ConnectBuilder, Guard, GuardInterceptor, Requirement, Verifier},
 };
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -17,6 +17,7 @@ use crate::support::{
 timed_stories! {
     each_refusal_has_its_row,
     a_path_requires_scopes_and_roles,
+    one_service_is_guarded_by_an_interceptor,
 }
 story!(a_verifier_that_lost_contact_says_so, sqlite: BinarySqlite);
 
@@ -140,6 +141,24 @@ async fn a_path_requires_scopes_and_roles(home: Home) -> Outcome {
     assert_eq!(status, 403);
     assert!(challenge.starts_with("Bearer error=\"insufficient_scope\""), "{challenge}");
     assert!(challenge.ends_with(", scope=\"a b\""), "{challenge}");
+    server.stop().await
+}
+
+async fn one_service_is_guarded_by_an_interceptor(home: Home) -> Outcome {
+    let server = home.start().await?;
+    server.anna().await?;
+    let verifier = connect(&server, home.clock.clone()).start().await?;
+    let token = audience_token(&server, "anna", &["orders"], &["orders:read"]).await?;
+    for (requirement, expected) in [
+        (Requirement::scopes(["orders:read"]), (Code::Ok, "")),
+        (Requirement::scopes(["orders:write"]), (Code::PermissionDenied, "INSUFFICIENT_SCOPE")),
+    ] {
+        let service =
+            Guarded::start_intercepted(GuardInterceptor::new(verifier.clone(), requirement)).await?;
+        assert_eq!(by_grpc(&service, &token).await?, (expected.0, expected.1.to_owned()));
+        assert_eq!(refusal(service.health()?.check(HealthCheckRequest::default()).await).1, "TOKEN_MISSING");
+        assert_eq!(by_grpc(&service, "a.b.c").await?.1, "TOKEN_MALFORMED");
+    }
     server.stop().await
 }
 

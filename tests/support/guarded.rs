@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::{Router, extract::Request, routing::any};
-use tessera::verifier::{ClaimsOf, Guard};
+use tessera::verifier::{ClaimsOf, Guard, GuardInterceptor};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
-    service::Routes,
+    service::{Routes, interceptor::InterceptedService},
     transport::{Channel, Endpoint, Server as TonicServer},
 };
 use tonic_health::pb::health_client::HealthClient;
@@ -44,6 +44,17 @@ impl Guarded {
             .accept_http1(true)
             .layer(guard)
             .add_routes(routes)
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        Ok(Self { address, task: tokio::spawn(serving) })
+    }
+
+    /// Serves health alone, behind this interceptor.
+    pub async fn start_intercepted(interceptor: GuardInterceptor) -> Result<Self, Box<dyn Error>> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let (_, health) = tonic_health::server::health_reporter();
+        let serving = TonicServer::builder()
+            .add_service(InterceptedService::new(health, interceptor))
             .serve_with_incoming(TcpListenerStream::new(listener));
         Ok(Self { address, task: tokio::spawn(serving) })
     }

@@ -1,6 +1,7 @@
 //! The tower layer in front of a service's methods: no call gets past it without a token that is good for it.
 
 mod answer;
+mod interceptor;
 mod requirement;
 
 use std::{
@@ -15,6 +16,7 @@ use tower_service::Service;
 
 use super::{ConnectedVerifier, Denial, Refusal};
 use crate::domain::claims::Claims;
+pub use interceptor::GuardInterceptor;
 use requirement::Policy;
 pub use requirement::Requirement;
 

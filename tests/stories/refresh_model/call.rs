@@ -26,11 +26,13 @@ pub struct Planned {
 pub struct Heard {
     pub answer: Option<Answer>,
     pub tokens: Option<Tokens>,
+    /// The service said that it had no time for it, which a busy machine makes true.
+    is_put_off: bool,
 }
 
 impl From<Answer> for Heard {
     fn from(answer: Answer) -> Self {
-        Self { answer: Some(answer), tokens: None }
+        Self { answer: Some(answer), ..Self::default() }
     }
 }
 
@@ -39,7 +41,7 @@ pub async fn make(planned: Vec<Planned>, servers_go: bool) -> Result<Vec<Heard>,
     let all = planned.into_iter().map(async |planned| {
         let Some(patience) = planned.patience else {
             let heard = planned.send().await?;
-            let is_lost = heard.answer.is_none() && !servers_go;
+            let is_lost = heard.answer.is_none() && !heard.is_put_off && !servers_go;
             return if is_lost { Err("nobody went away, and there is no answer".into()) } else { Ok(heard) };
         };
         timeout(patience, planned.send()).await.unwrap_or_else(|_| Ok(Heard::default()))
@@ -52,7 +54,7 @@ impl Planned {
         let Self { call, token, mut auth, .. } = self;
         match call {
             Call::Refresh(_) => match auth.refresh(refresh_with(&token)).await {
-                Ok(reply) => Ok(Heard { answer: Some(Answer::Tokens), tokens: reply.into_inner().tokens }),
+                Ok(reply) => Ok(Heard { tokens: reply.into_inner().tokens, ..Answer::Tokens.into() }),
                 Err(status) => refused(&status),
             },
             Call::Logout => match auth.logout(authorized(&token, LogoutRequest {})).await {
@@ -76,6 +78,7 @@ fn refused(status: &Status) -> Result<Heard, Box<dyn Error>> {
         (Code::Unauthenticated, "TOKEN_REUSED") => Ok(Answer::Reused.into()),
         (Code::Unauthenticated, "TOKEN_REVOKED") => Ok(Answer::Revoked.into()),
         (Code::Unauthenticated, "TOKEN_EXPIRED") => Ok(Answer::Expired.into()),
+        (Code::Unavailable, "STORE_UNAVAILABLE") => Ok(Heard { is_put_off: true, ..Heard::default() }),
         // Only the client's own half says so without a reason: the connection is gone.
         (Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal, "") => Ok(Heard::default()),
         _ => Err(format!("an answer that is in no model: {status:?}").into()),

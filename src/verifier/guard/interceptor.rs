@@ -1,0 +1,32 @@
+//! The same for one service of a tonic server, where a layer around them all is too much.
+
+use tonic::{Request, Status, service::Interceptor};
+
+use super::{Requirement, bearer};
+use crate::verifier::{ConnectedVerifier, Denial};
+
+/// Guards a service as a tonic interceptor, with one requirement for all of its methods: an interceptor doesn't know
+/// which one is called. Nor can it wait: a token for which the issuer has to be asked is refused with
+/// `ISSUER_UNAVAILABLE`. For both there is [`Guard`](super::Guard).
+#[derive(Debug, Clone)]
+pub struct GuardInterceptor {
+    verifier: ConnectedVerifier,
+    requirement: Requirement,
+}
+
+impl GuardInterceptor {
+    /// One that lets in whose token is good and meets the requirement.
+    pub fn new(verifier: ConnectedVerifier, requirement: Requirement) -> Self {
+        Self { verifier, requirement }
+    }
+}
+
+impl Interceptor for GuardInterceptor {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let checked = bearer(request.metadata().as_ref())
+            .and_then(|token| self.verifier.try_check(token).unwrap_or(Err(Denial::Unreachable)));
+        let claims = checked.and_then(|claims| self.requirement.admit(claims))?;
+        request.extensions_mut().insert(claims);
+        Ok(request)
+    }
+}
