@@ -87,6 +87,7 @@ use cleanup::CleanupSettings;
 use key_ring::Keys;
 use last_seen::LastSeen;
 use registry::Registered;
+use rsa_pool::OpenedKeys;
 use session_makers::SessionMakers;
 use trust_feed::TrustFeed;
 
@@ -186,6 +187,7 @@ pub struct App {
     registered: Registered,
     fetcher: Fetcher,
     spare_key_taken: Notify,
+    opened_spare_keys: Arc<OpenedKeys>,
     makers: SessionMakers,
     last_seen: LastSeen,
     verifier: Arc<Verifier>,

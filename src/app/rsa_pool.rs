@@ -1,6 +1,11 @@
 //! RSA keys for sessions, made ahead of need: a login takes one and never waits for a prime.
 
-use std::{num::NonZero, sync::Arc, thread::available_parallelism};
+use std::{
+    collections::HashMap,
+    num::NonZero,
+    sync::{Arc, Mutex, PoisonError},
+    thread::available_parallelism,
+};
 
 use jsonwebtoken::jwk::{Jwk, KeyAlgorithm};
 use tokio::{
@@ -16,12 +21,43 @@ use crate::{
     models::{Conn, session_keys::StoredKey, spare_keys, spare_keys::SpareKey},
 };
 
+/// Keys of the pool that are opened ahead of need too.
+const OPENED: i64 = 64;
+
+/// The keys that will be taken next, opened and ready to sign: to read an RSA key and to sign with it for the first time
+/// takes as long as several signatures do later.
+#[derive(Default)]
+pub(super) struct OpenedKeys(Mutex<HashMap<String, SigningKey>>);
+
+impl OpenedKeys {
+    fn take(&self, kid: &str, algorithm: Algorithm) -> Option<SigningKey> {
+        self.change(|keys| keys.remove(kid)).filter(|key| key.algorithm() == algorithm)
+    }
+
+    /// Forgets those that are not among these, and says which of these are not opened yet.
+    fn keep(&self, kids: Vec<String>) -> Vec<String> {
+        self.change(|keys| {
+            keys.retain(|kid, _| kids.contains(kid));
+            kids.into_iter().filter(|kid| !keys.contains_key(kid)).collect()
+        })
+    }
+
+    fn insert(&self, key: SigningKey) {
+        self.change(|keys| keys.insert(key.kid().to_owned(), key));
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut HashMap<String, SigningKey>) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// Takes a key from the pool, in the transaction that stores its session.
 pub(super) async fn take(
     conn: &mut Conn,
     algorithm: Algorithm,
     bits: i32,
     sealer: &Sealer,
+    opened: &OpenedKeys,
 ) -> Result<(StoredKey, SigningKey), Error> {
     let spare = spare_keys::take(conn, bits).await?.ok_or(Error::NoSpareKey)?;
     let stored = StoredKey {
@@ -31,7 +67,10 @@ pub(super) async fn take(
         sealed_private_key: spare.sealed_private_key,
     };
     // Opened here: a key that can't be used must not end the session that gives way to this one.
-    let key = key_ring::open_key(&stored, sealer)?;
+    let key = match opened.take(&stored.kid, algorithm) {
+        Some(key) => key,
+        None => key_ring::open_key(&stored, sealer)?,
+    };
     Ok((stored, key))
 }
 
@@ -78,6 +117,26 @@ impl App {
         Ok(usize::try_from(missing).unwrap_or_default())
     }
 
+    /// Opens the keys that will be taken next.
+    async fn open_next_spare_keys(&self) -> Result<(), Error> {
+        let bits = self.rsa_bits()?;
+        let next = self.store.read(async move |conn| spare_keys::next(conn, bits, OPENED).await).await?;
+        // A tenant with the other algorithm opens its own when it takes one.
+        let configured = self.settings.signing.session_algorithm;
+        let algorithm = if configured.is_rsa() { configured } else { Algorithm::Rs256 };
+        for kid in self.opened_spare_keys.keep(next) {
+            let wanted = kid.clone();
+            let find = self.store.read(async move |conn| spare_keys::find_sealed(conn, &wanted).await);
+            // It may be taken meanwhile. One that can't be opened says so when it is.
+            let Some(sealed) = find.await? else { continue };
+            let Ok(private) = key_ring::unseal(&kid, &sealed, &self.sealer) else { continue };
+            if let Ok(key) = making::open_ahead(algorithm, private).await {
+                self.opened_spare_keys.insert(key);
+            }
+        }
+        Ok(())
+    }
+
     /// The first login need not be refused: a server that serves has a key for it.
     pub(super) async fn prime_rsa_pool(&self) -> Result<(), Error> {
         let is_empty = self.missing_spare_keys().await? == self.settings.signing.rsa_pool as usize;
@@ -88,6 +147,7 @@ impl App {
     async fn fill_rsa_pool(self: &Arc<Self>) -> Result<(), Error> {
         let at_once = available_parallelism().map_or(1, NonZero::get);
         while self.needs_rsa() {
+            self.open_next_spare_keys().await?;
             let missing = self.missing_spare_keys().await?;
             if missing == 0 {
                 break;

@@ -91,6 +91,7 @@ impl App {
             registered: Registered::default(),
             fetcher: Fetcher::new().map_err(|error| Error::Internal(error.to_string()))?,
             spare_key_taken: Notify::new(),
+            opened_spare_keys: Arc::default(),
             default_tenant_id: Uuid::nil(),
         };
         app.default_tenant_id = app.bootstrap(bootstrap).await?;

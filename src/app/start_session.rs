@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{App, Error, IssuedTokens, key_ring, rsa_pool, tokens::Position};
+use super::{
+    App, Error, IssuedTokens, key_ring,
+    rsa_pool::{self, OpenedKeys},
+    tokens::Position,
+};
 use crate::{
     crypto::{
         sealing::Sealer,
@@ -62,7 +66,7 @@ enum KeySource {
     /// It was made for it.
     Made(Box<(StoredKey, SigningKey)>),
     /// One that was made ahead of need.
-    Pool { algorithm: Algorithm, bits: i32 },
+    Pool { algorithm: Algorithm, bits: i32, opened: Arc<OpenedKeys> },
 }
 
 /// What was stored.
@@ -124,7 +128,8 @@ impl App {
             return Ok(KeySource::None);
         }
         if algorithm.is_rsa() {
-            return Ok(KeySource::Pool { algorithm, bits: self.rsa_bits()? });
+            let opened = self.opened_spare_keys.clone();
+            return Ok(KeySource::Pool { algorithm, bits: self.rsa_bits()?, opened });
         }
         let new = NewKey::generate(algorithm, self.settings.signing.rsa_bits, &*self.rng)?;
         let stored = key_ring::seal(&new, &self.sealer)?;
@@ -189,7 +194,9 @@ impl KeySource {
         match self {
             Self::None => Ok(None),
             Self::Made(key) => Ok(Some(*key)),
-            Self::Pool { algorithm, bits } => rsa_pool::take(conn, algorithm, bits, sealer).await.map(Some),
+            Self::Pool { algorithm, bits, opened } => {
+                rsa_pool::take(conn, algorithm, bits, sealer, &opened).await.map(Some)
+            }
         }
     }
 }

@@ -2,9 +2,14 @@
 
 use std::{sync::Arc, thread};
 
+use secrecy::SecretSlice;
 use tokio::sync::oneshot;
 
-use super::{CryptoError, random::Randomness, signing::NewKey};
+use super::{
+    CryptoError,
+    random::Randomness,
+    signing::{NewKey, SigningKey},
+};
 use crate::domain::algorithm::Algorithm;
 
 /// The kindest a thread can be to all others.
@@ -19,14 +24,31 @@ pub async fn make(
     if !algorithm.is_rsa() {
         return NewKey::generate(algorithm, rsa_bits, &*rng);
     }
+    kindly(move || NewKey::generate(algorithm, rsa_bits, &*rng)).await
+}
+
+/// Reads an RSA key, and signs with it once: what aws-lc computes for the first signature is kept for all others.
+pub async fn open_ahead(algorithm: Algorithm, pkcs8: SecretSlice<u8>) -> Result<SigningKey, CryptoError> {
+    kindly(move || {
+        let key = SigningKey::from_pkcs8(algorithm, &pkcs8)?;
+        key.sign(&[])?;
+        Ok(key)
+    })
+    .await
+}
+
+/// Runs a job on a thread of its own that has the lowest priority.
+async fn kindly<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, CryptoError> + Send + 'static,
+) -> Result<T, CryptoError> {
     let failed = CryptoError("the thread that makes keys");
     let (sender, receiver) = oneshot::channel();
-    let making = move || {
-        // Linux gives each thread its own. Refused, the key is made all the same.
+    let working = move || {
+        // Linux gives each thread its own. Refused, the job is done all the same.
         let _ = rustix::process::nice(LOWEST_PRIORITY);
         // Nobody may want it any more when it is done.
-        let _ = sender.send(NewKey::generate(algorithm, rsa_bits, &*rng));
+        let _ = sender.send(job());
     };
-    thread::Builder::new().name("make-key".to_owned()).spawn(making).map_err(|_| failed)?;
+    thread::Builder::new().name("make-key".to_owned()).spawn(working).map_err(|_| failed)?;
     receiver.await.map_err(|_| failed)?
 }

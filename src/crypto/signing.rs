@@ -138,7 +138,7 @@ impl SigningKey {
         compact_jws(&header, claims, |message| self.sign(message))
     }
 
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
         let failed = CryptoError("signing");
         let rng = SystemRandom::new();
         match &self.pair {

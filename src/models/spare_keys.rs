@@ -36,6 +36,22 @@ pub async fn count(conn: &mut Conn, bits: i32) -> Stored<i64> {
     Ok(on!(conn, c => spare_keys::table.filter(spare_keys::bits.eq(bits)).count().get_result(c).await)?)
 }
 
+/// The ids of those of this length that will be taken next.
+pub async fn next(conn: &mut Conn, bits: i32, limit: i64) -> Stored<Vec<String>> {
+    let oldest = spare_keys::table
+        .filter(spare_keys::bits.eq(bits))
+        .order(spare_keys::create_time)
+        .limit(limit)
+        .select(spare_keys::kid);
+    Ok(on!(conn, c => oldest.load(c).await)?)
+}
+
+/// The sealed private half of one.
+pub async fn find_sealed(conn: &mut Conn, kid: &str) -> Stored<Option<Vec<u8>>> {
+    let sealed = spare_keys::table.find(kid).select(spare_keys::sealed_private_key);
+    Ok(on!(conn, c => sealed.first(c).await.optional())?)
+}
+
 /// Takes the oldest of this length away, which comes back if the transaction is rolled back. Of two that take at
 /// once each gets another one, and neither waits for the other.
 pub async fn take(conn: &mut Conn, bits: i32) -> Stored<Option<SpareKey>> {
