@@ -128,7 +128,7 @@ impl Refresh<'_> {
         let is_own =
             is_repeated && session.generation == step.generation + 1 && session.refresh_time == step.now;
         match missed {
-            MissedRefresh::Reuse if !is_own => return Err(self.end_reused().await),
+            MissedRefresh::Reuse if !is_own => return Err(self.end_reused(session.last_address).await),
             MissedRefresh::Ended => return Err(Error::TokenRevoked),
             MissedRefresh::Expired => return Err(Error::TokenExpired),
             MissedRefresh::Ahead => return Err(Error::TokenInvalid("is newer than its session")),

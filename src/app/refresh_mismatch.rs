@@ -69,9 +69,10 @@ impl Refresh<'_> {
         }
     }
 
-    /// Ends a session whose refresh token came a second time: one of its two holders stole it.
-    pub(super) async fn end_reused(&self) -> Error {
-        let target = Target::Session(self.maker.session_id);
+    /// Ends a session whose refresh token came a second time: one of its two holders stole it. `before` is where the
+    /// other one refreshed last.
+    pub(super) async fn end_reused(&self, before: String) -> Error {
+        let target = Target::SessionAt(self.maker.session_id, before);
         let event = event(self, Action::RefreshReuse, target);
         self.end(EndReason::Reuse, event, Error::TokenReused).await
     }

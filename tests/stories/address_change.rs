@@ -1,10 +1,11 @@
 //! A refresh that comes from another network, and what a setting makes of it.
 
-use tessera::proto::{EventOutcome, SessionState};
+use tessera::proto::{EventOutcome, ListEventsRequest, SessionState};
 use tonic::Code;
 
 use crate::support::{
-    BEHIND_A_PROXY, Home, Outcome, PASSWORD, Person, Server, login_as, refresh_at, refusal, stories,
+    BEHIND_A_PROXY, Home, Outcome, PASSWORD, Person, Server, authorized, login_as, refresh_at, refusal,
+    stories,
 };
 
 stories! {
@@ -166,6 +167,10 @@ async fn reuse_from_another_network_ends_the_session_whatever_the_setting(home: 
         assert_eq!(refused_at(&server, HOME, &last.refresh_token).await, revoked(), "{reaction}");
         let session = server.session_of(&admin, &anna.session_id).await?;
         assert_eq!(session.end_reason, "reuse", "{reaction}");
+        let asked = ListEventsRequest { action: "refresh_reuse".to_owned(), ..Default::default() };
+        let told = server.audit().list_events(authorized(&admin.access_token, asked)).await?.into_inner();
+        let event = told.events.first().ok_or("the trail says nothing")?;
+        assert_eq!((event.address.as_str(), event.target_name.as_str()), (ELSEWHERE, HOME), "{reaction}");
     }
     server.stop().await
 }
