@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, Caller, Error, key_ring, record::Trail};
 use crate::{
-    crypto::{making, signing::NewKey},
+    crypto::{
+        making::{self, Haste},
+        signing::NewKey,
+    },
     domain::{
         algorithm::Algorithm,
         audit::{Action, Origin, Target},
@@ -70,7 +73,8 @@ impl App {
     }
 
     async fn make_issuer_key(&self, algorithm: Algorithm) -> Result<NewKey, Error> {
-        Ok(making::make(algorithm, self.settings.signing.rsa_bits, self.rng.clone()).await?)
+        let bits = self.settings.signing.rsa_bits;
+        Ok(making::make(algorithm, bits, self.rng.clone(), Haste::None).await?)
     }
 
     /// Does what is asked, if it is in order, and obeys it at once. Gives every key that changed.

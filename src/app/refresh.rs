@@ -48,9 +48,7 @@ async fn attempt(
     let on_device = if is_other_device { rules.on_device_change } else { Reaction::Ignore };
     // Read once, on arrival: how long we take ourselves must not make a retry a theft.
     let now = app.now();
-    if app.registry().is_suspended(maker.tenant_id) {
-        return Err(Error::TenantSuspended);
-    }
+    app.registry().check_tenant(maker.tenant_id)?;
     // Known before the token is spent.
     app.signer(maker.tenant_id, now)?;
     check_audience(app, &maker, now).await?;

@@ -2,7 +2,7 @@
 //! sessions, audiences' keys, trusted issuers.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -32,6 +32,8 @@ pub(super) struct Registry {
     version: i64,
     /// Those that have a way of their own, or are suspended.
     tenants: HashMap<Uuid, Tenant>,
+    /// Those whose row makes no sense: nobody signs in there or goes on, and all others are served.
+    damaged_tenants: HashSet<Uuid>,
     /// By name, those whose tokens are made in a way of their own.
     audiences: HashMap<String, AudienceKeys>,
     /// A key of an audience can't be used.
@@ -46,9 +48,15 @@ impl Registry {
         self.tenants.get(&tenant_id).map(|tenant| tenant.signing).unwrap_or_default()
     }
 
-    /// Whether nothing of this tenant is accepted.
-    pub(super) fn is_suspended(&self, tenant_id: Uuid) -> bool {
-        self.tenants.get(&tenant_id).is_some_and(Tenant::is_suspended)
+    /// Refuses to give tokens to a tenant that is suspended, or whose rules can't be read.
+    pub(super) fn check_tenant(&self, tenant_id: Uuid) -> Result<(), Error> {
+        if self.tenants.get(&tenant_id).is_some_and(Tenant::is_suspended) {
+            return Err(Error::TenantSuspended);
+        }
+        if self.damaged_tenants.contains(&tenant_id) {
+            return Err(Error::Internal(format!("the row of tenant {tenant_id} is damaged")));
+        }
+        Ok(())
     }
 
     /// How tokens for this audience are made, where not like any other. Never those for Tessera's own API.
@@ -123,7 +131,7 @@ impl App {
             Ok((head.registry, tenants, issuers, audiences, audience_secrets::list(conn).await?))
         });
         let (version, tenants, trusted_issuers, audiences, secrets) = read.await?;
-        let tenants = tenants.into_iter().map(|tenant| (tenant.id, tenant)).collect();
+        let (tenants, damaged_tenants) = sort_out(tenants);
         let trusted_issuers = self.open_trusted_issuers(trusted_issuers);
         let mut secrets_of: HashMap<Uuid, Vec<SealedSecret>> = HashMap::new();
         for secret in secrets {
@@ -138,7 +146,7 @@ impl App {
         let audiences: HashMap<_, _> = audiences.into_iter().map(open).collect();
         let is_damaged = audiences.values().any(AudienceKeys::is_damaged);
         *self.registered.now.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Registry { version, tenants, audiences, trusted_issuers, is_damaged });
+            Arc::new(Registry { version, tenants, damaged_tenants, audiences, trusted_issuers, is_damaged });
         Ok(())
     }
 
@@ -204,4 +212,21 @@ impl App {
         !signing.by_issuer_key
             && (signing.session_algorithm.is_rsa() || self.registry().tenants().any(is_rsa))
     }
+}
+
+/// Those that can be used, and the ids of those that can't.
+fn sort_out(found: Vec<tenants::Found>) -> (HashMap<Uuid, Tenant>, HashSet<Uuid>) {
+    let (mut usable, mut damaged) = (HashMap::new(), HashSet::new());
+    for tenants::Found { id, tenant } in found {
+        match tenant {
+            Ok(tenant) => {
+                usable.insert(id, tenant);
+            }
+            Err(error) => {
+                tracing::error!(%id, %error, "can't use a tenant; it gets no tokens");
+                damaged.insert(id);
+            }
+        }
+    }
+    (usable, damaged)
 }

@@ -87,6 +87,7 @@ impl App {
         now: DateTime<Utc>,
     ) -> Result<Prepared, Error> {
         let registry = self.registry();
+        registry.check_tenant(user.tenant_id)?;
         registry.check_audiences(&wishes.audience)?;
         if wishes.audience.is_empty() {
             wishes.audience.clone_from(&self.settings.default_audience);

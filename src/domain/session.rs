@@ -87,10 +87,12 @@ pub enum EndReason {
     DeviceChanged,
     /// It had expired when a newer login needed its place.
     Expired,
+    /// For a reason that only a newer release knows.
+    Other,
 }
 
 impl EndReason {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Logout,
         Self::LogoutAll,
         Self::Replaced,
@@ -102,6 +104,7 @@ impl EndReason {
         Self::AddressChanged,
         Self::DeviceChanged,
         Self::Expired,
+        Self::Other,
     ];
 
     /// The word in the database and the contract.
@@ -118,12 +121,13 @@ impl EndReason {
             Self::AddressChanged => "address_changed",
             Self::DeviceChanged => "device_changed",
             Self::Expired => "expired",
+            Self::Other => "other",
         }
     }
 
-    /// The reason that the word stands for.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    /// The reason that the word stands for. Whatever the reason was, the session has ended.
+    pub fn from_word(word: &str) -> Self {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Self::Other)
     }
 }
 

@@ -35,9 +35,10 @@ pub struct SessionRules {
     pub on_device_change: Reaction,
 }
 
-/// What a tenant's sessions have instead of the settings; `None` follows them.
+/// What a tenant's sessions have instead of the settings; `None` follows them. What a newer release added is not
+/// obeyed by this one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct TenantSessions {
     /// Live sessions on each type of device.
     #[serde(skip_serializing_if = "Option::is_none")]

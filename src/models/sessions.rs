@@ -83,10 +83,7 @@ impl TryFrom<Row> for Session {
     fn try_from(row: Row) -> Result<Self, Inconsistent> {
         let end = match (row.end_time, row.end_reason) {
             (None, None) => None,
-            (Some(time), Some(word)) => {
-                let reason = EndReason::from_word(&word).ok_or(broken("end_reason"))?;
-                Some(End { time: time.0, reason })
-            }
+            (Some(time), Some(word)) => Some(End { time: time.0, reason: EndReason::from_word(&word) }),
             _ => return Err(broken("end_time")),
         };
         Ok(Self {

@@ -31,15 +31,18 @@ pub async fn insert(conn: &mut Conn, key: &SpareKey, now: DateTime<Utc>) -> Stor
     Ok(())
 }
 
-/// How many there are of this length.
-pub async fn count(conn: &mut Conn, bits: i32) -> Stored<i64> {
-    Ok(on!(conn, c => spare_keys::table.filter(spare_keys::bits.eq(bits)).count().get_result(c).await)?)
+/// How many there are of this length besides these.
+pub async fn count(conn: &mut Conn, bits: i32, besides: &[String]) -> Stored<i64> {
+    let usable =
+        spare_keys::table.filter(spare_keys::bits.eq(bits)).filter(spare_keys::kid.ne_all(besides)).count();
+    Ok(on!(conn, c => usable.get_result(c).await)?)
 }
 
-/// The ids of those of this length that will be taken next.
-pub async fn next(conn: &mut Conn, bits: i32, limit: i64) -> Stored<Vec<String>> {
+/// The ids of those of this length that will be taken next, besides these.
+pub async fn next(conn: &mut Conn, bits: i32, besides: &[String], limit: i64) -> Stored<Vec<String>> {
     let oldest = spare_keys::table
         .filter(spare_keys::bits.eq(bits))
+        .filter(spare_keys::kid.ne_all(besides))
         .order(spare_keys::create_time)
         .limit(limit)
         .select(spare_keys::kid);
@@ -52,11 +55,12 @@ pub async fn find_sealed(conn: &mut Conn, kid: &str) -> Stored<Option<Vec<u8>>> 
     Ok(on!(conn, c => sealed.first(c).await.optional())?)
 }
 
-/// Takes the oldest of this length away, which comes back if the transaction is rolled back. Of two that take at
-/// once each gets another one, and neither waits for the other.
-pub async fn take(conn: &mut Conn, bits: i32) -> Stored<Option<SpareKey>> {
+/// The oldest of this length besides these, held for the transaction. Of two that ask at once each gets another one,
+/// and neither waits for the other.
+pub async fn hold(conn: &mut Conn, bits: i32, besides: &[String]) -> Stored<Option<SpareKey>> {
     let oldest = spare_keys::table
         .filter(spare_keys::bits.eq(bits))
+        .filter(spare_keys::kid.ne_all(besides))
         .order(spare_keys::create_time)
         .limit(1)
         .select((spare_keys::kid, spare_keys::bits, spare_keys::public_jwk, spare_keys::sealed_private_key));
@@ -64,7 +68,15 @@ pub async fn take(conn: &mut Conn, bits: i32) -> Stored<Option<SpareKey>> {
         Either::Sqlite(c) => oldest.first(&mut **c).await.optional(),
         Either::Pg(c) => oldest.for_update().skip_locked().first(&mut **c).await.optional(),
     }?;
-    let Some((kid, bits, public_jwk, sealed_private_key)) = found else { return Ok(None) };
-    let taken = on!(conn, c => Cached(diesel::delete(spare_keys::table.find(&kid))).execute(c).await)?;
-    Ok((taken == 1).then_some(SpareKey { kid, bits, public_jwk, sealed_private_key }))
+    Ok(found.map(|(kid, bits, public_jwk, sealed_private_key)| SpareKey {
+        kid,
+        bits,
+        public_jwk,
+        sealed_private_key,
+    }))
+}
+
+/// Takes one away, which comes back if the transaction is rolled back; says whether it was there.
+pub async fn take(conn: &mut Conn, kid: &str) -> Stored<bool> {
+    Ok(on!(conn, c => Cached(diesel::delete(spare_keys::table.find(kid))).execute(c).await)? == 1)
 }

@@ -54,6 +54,20 @@ fn policy(json: Option<String>) -> Result<TenantSessions, Inconsistent> {
     json.map_or(Ok(TenantSessions::default()), |json| serde_json::from_str(&json).map_err(|_| BROKEN_POLICY))
 }
 
+/// A tenant by its id, or what is wrong with its row.
+pub struct Found {
+    /// The tenant's id.
+    pub id: Uuid,
+    /// The tenant.
+    pub tenant: Result<Tenant, Inconsistent>,
+}
+
+impl From<Row> for Found {
+    fn from(row: Row) -> Self {
+        Self { id: row.id.0, tenant: row.try_into() }
+    }
+}
+
 impl TryFrom<&Tenant> for Row {
     type Error = Inconsistent;
 
@@ -155,8 +169,8 @@ pub async fn update(conn: &mut Conn, tenant: &Tenant) -> Stored<bool> {
     Ok(changed == 1)
 }
 
-/// The tenants that have a way of their own, or are suspended.
-pub async fn list_special(conn: &mut Conn) -> Stored<Vec<Tenant>> {
+/// The tenants that have a way of their own, or are suspended, each read by itself.
+pub async fn list_special(conn: &mut Conn) -> Stored<Vec<Found>> {
     let rows: Vec<Row> = on!(conn, c => {
         let has_own = tenants::algorithm
             .is_not_null()
@@ -165,5 +179,5 @@ pub async fn list_special(conn: &mut Conn) -> Stored<Vec<Tenant>> {
             .or(tenants::suspend_time.is_not_null());
         tenants::table.filter(has_own).select(Row::as_select()).load(c).await
     })?;
-    rows.into_iter().map(|row| Ok(row.try_into()?)).collect()
+    Ok(rows.into_iter().map(Found::from).collect())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Expected, PublicKey, Refusal, Verifier, claims, header::Parts};
+use super::{Expected, PublicKey, Refusal, Verifier, claims::claims, header::Parts};
 use crate::domain::claims::{ENDORSEMENT_TYPE, Endorsement};
 
 /// A session key that an issuer key vouches for.

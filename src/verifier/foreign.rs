@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{PublicKey, Refusal, claims, header::Parts};
+use super::{PublicKey, Refusal, claims::claims, header::Parts};
 use crate::domain::{algorithm::Algorithm, claims::ACCESS_TOKEN_TYPE};
 
 /// The `typ` of a token whose issuer gives it no kind of its own.

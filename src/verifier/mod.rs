@@ -13,6 +13,7 @@
 
 mod budget;
 mod checked;
+mod checking;
 mod claims;
 mod connected;
 #[cfg(feature = "encryption")]
@@ -31,12 +32,10 @@ pub mod wire;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use quick_cache::sync::Cache;
 
-use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims};
-use checked::{Checked, CheckedTokens};
-use claims::{check_claims, claims, claims_of_shared};
+use checked::CheckedTokens;
 pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale, Standing, StartError};
 #[cfg(feature = "encryption")]
 pub use decryption::DecryptionKey;
@@ -44,7 +43,6 @@ use endorsed::EndorsedKey;
 pub use foreign::ForeignIssuer;
 pub use foreign_keys::BadKeySet;
 pub use guard::{ClaimsOf, Guard, GuardInterceptor, Guarded, Requirement, bearer};
-use header::Parts;
 pub use key::{BadKey, PublicKey};
 use shared::Shared;
 pub use shared::SharedKey;
@@ -184,110 +182,6 @@ impl Verifier {
     /// Its issuer keys.
     pub(crate) fn issuer_keys(&self) -> Arc<[PublicKey]> {
         self.issuer_keys.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Checks signature, claims and revocation, in this order.
-    pub fn check(&self, token: &str, expected: &Expected, now: DateTime<Utc>) -> Result<Claims, Refusal> {
-        self.check_with(token, self.shared.secrets_of(expected.audience.as_deref()), expected, now)
-    }
-
-    /// The same with the secrets of the expected audience, for who keeps those of several.
-    pub(crate) fn check_with(
-        &self,
-        token: &str,
-        secrets: &[SharedKey],
-        expected: &Expected,
-        now: DateTime<Utc>,
-    ) -> Result<Claims, Refusal> {
-        let digest = self.checked.digest(token);
-        if let Some(known) = digest.and_then(|digest| self.checked.get(&digest)) {
-            return self.check_again(&known, expected, now);
-        }
-        let token = &*self.signed(token)?;
-        let parts = Parts::split(token)?;
-        parts.require_type(ACCESS_TOKEN_TYPE)?;
-        let kid = parts.kid()?;
-        if let Some(secret) = secrets.iter().find(|secret| secret.kid() == kid) {
-            let claims = claims_of_shared(&parts, secret, expected)?;
-            self.check_standing(&claims, expected, now)?;
-            return Ok(claims);
-        }
-        let checked = self.claims_of_genuine(&parts, expected, now)?;
-        self.check_standing(&checked.claims, expected, now)?;
-        let claims = checked.claims.clone();
-        if let Some(digest) = digest {
-            self.checked.remember(digest, checked);
-        }
-        Ok(claims)
-    }
-
-    /// What may have changed since the signature of a token was checked.
-    fn check_again(
-        &self,
-        known: &Checked,
-        expected: &Expected,
-        now: DateTime<Utc>,
-    ) -> Result<Claims, Refusal> {
-        if self.issuer_key(&known.vouched_by).is_none() {
-            return Err(Refusal::UnknownKey);
-        }
-        if known.vouched_until <= (now - expected.leeway).timestamp() {
-            return Err(Refusal::Expired);
-        }
-        self.check_standing(&known.claims, expected, now)?;
-        Ok(known.claims.clone())
-    }
-
-    fn check_standing(
-        &self,
-        claims: &Claims,
-        expected: &Expected,
-        now: DateTime<Utc>,
-    ) -> Result<(), Refusal> {
-        check_claims(claims, expected, now)?;
-        if self.trust.is_revoked(claims) { Err(Refusal::Revoked) } else { Ok(()) }
-    }
-
-    /// The claims and who vouches for them, once the signature is known to be the issuer's or a key's that the
-    /// issuer endorsed.
-    fn claims_of_genuine(
-        &self,
-        parts: &Parts<'_>,
-        expected: &Expected,
-        now: DateTime<Utc>,
-    ) -> Result<Checked, Refusal> {
-        if let Some(key) = self.issuer_key(parts.kid()?) {
-            parts.require_signature(&key)?;
-            return Ok(Checked::by_issuer(claims(parts)?, key.kid()));
-        }
-        let endorsed = self.endorsed_key(parts, expected, now)?;
-        parts.require_signature(&endorsed.key)?;
-        let claims: Claims = claims(parts)?;
-        let is_own_session = claims.sub == endorsed.user_id
-            && claims.user.as_ref().is_some_and(|user| user.sid == endorsed.session_id);
-        if !is_own_session {
-            return Err(Refusal::Invalid("the endorsement is of another session"));
-        }
-        Ok(Checked::by_session(claims, &endorsed))
-    }
-
-    /// What makes a token worth asking the issuer about: a form, type, issuer, audience and time that would be good
-    /// if only its key were known. Gives the id of that key. Nothing is believed yet.
-    pub(crate) fn plausible(
-        &self,
-        token: &str,
-        expected: &Expected,
-        now: DateTime<Utc>,
-    ) -> Result<String, Refusal> {
-        let token = &*self.signed(token)?;
-        let parts = Parts::split(token)?;
-        parts.require_type(ACCESS_TOKEN_TYPE)?;
-        let claims: Claims = claims(&parts)?;
-        check_claims(&claims, expected, now)?;
-        if self.trust.is_revoked(&claims) {
-            return Err(Refusal::Revoked);
-        }
-        Ok(parts.kid()?.to_owned())
     }
 
     /// The token inside one that came encrypted; any other as it is.

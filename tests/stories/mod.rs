@@ -9,6 +9,7 @@ mod cleanup;
 mod cleanup_at_once;
 mod connected;
 mod crash;
+mod damage;
 mod device_change;
 mod foreign;
 mod guard;

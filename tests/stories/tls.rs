@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use rustls::{
@@ -13,13 +14,16 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use tempfile::TempDir;
-use tessera::proto::create_trusted_issuer_request::Keys;
+use tessera::{
+    proto::{LogoutRequest, create_trusted_issuer_request::Keys},
+    verifier::{ConnectBuilder, StartError, Verifier},
+};
 use tokio::{net::TcpStream, process::Command};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use super::trusted_issuers::{ISSUER, register, with_keys};
-use crate::support::{Ended, Home, Kind, Outcome, Server, eventually, run};
+use crate::support::{Ended, Home, Kind, Outcome, Server, authorized, eventually, run};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -341,4 +345,27 @@ async fn clients_that_never_finish_their_handshake_hold_up_nobody() -> Outcome {
     server.stop().await?;
     drop(silent);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connected_verifier_believes_only_whom_it_trusts() -> Outcome {
+    let (authority, home) = (Authority::new().await?, home().await?);
+    authority.issue("first", "1").await?.install(&home)?;
+    let server = authority.start(&home).await?;
+    let connect = |trusted: &Authority| -> Result<ConnectBuilder> {
+        let authority = Certificate::from_pem(std::fs::read(trusted.certificate())?);
+        let tls = ClientTlsConfig::new().ca_certificate(authority);
+        let endpoint = Endpoint::from_shared(format!("https://{}", server.address))?.tls_config(tls)?;
+        Ok(Verifier::connect(endpoint).issuer("http://127.0.0.1:50051").audience("tessera"))
+    };
+    let verifier = connect(&authority)?.start().await?;
+    let anna = server.anna().await?;
+    assert_eq!(verifier.check(&anna.access_token).await?.sub.to_string(), anna.user_id);
+    server.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await?;
+    eventually("the logout is heard", async || Ok(verifier.check(&anna.access_token).await.is_err())).await?;
+
+    let stranger = Authority::new().await?;
+    let refused = connect(&stranger)?.first_contact(Duration::from_secs(1)).start().await;
+    assert!(matches!(refused, Err(StartError::IssuerAway(_))), "{:?}", refused.err());
+    server.stop().await
 }

@@ -12,7 +12,7 @@ use crate::{
         self, GetJwkRequest, GetJwkResponse, VerifyTokenRequest, auth_client::AuthClient,
         keys_client::KeysClient,
     },
-    verifier::{Refusal, check_claims},
+    verifier::{Refusal, claims::check_claims},
 };
 
 /// How long a caller is kept waiting for the issuer.

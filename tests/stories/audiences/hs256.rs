@@ -5,17 +5,17 @@ use serde_json::{Value, json};
 use tessera::{
     clock::{Clock, SystemClock},
     proto::{
-        ChangePasswordRequest, CreateUserRequest, GetJwksRequest, LogoutRequest, RevokeSessionRequest,
-        SignUpRequest,
+        ChangePasswordRequest, CreateUserRequest, GetJwksRequest, LogoutAllRequest, LogoutRequest,
+        RevokeSessionRequest, SignUpRequest,
     },
-    verifier::{Expected, Refusal, SharedKey, Verifier},
+    verifier::{Denial, Expected, Refusal, SharedKey, Verifier},
 };
 use tonic::Code;
 
 use super::{Hands, ISSUER, bytes_of, login_for, refused, tokens_for, verify};
 use crate::support::{
-    Home, Outcome, PASSWORD, authorized, client, parts_of, refresh_with, refusal, run_client, sign_hs256,
-    stories, story,
+    Home, Outcome, PASSWORD, authorized, client, eventually, login_as, parts_of, refresh_with, refusal,
+    run_client, sign_hs256, stories, story,
 };
 
 stories! {
@@ -26,6 +26,7 @@ stories! {
     our_own_api_is_never_such_an_audience,
     who_must_change_the_password_does_that_first,
 }
+story!(a_connected_verifier_takes_them_until_they_end, sqlite: Sqlite, postgres: Postgres);
 story!(libraries_load_the_secret_and_check, sqlite: BinarySqlite);
 
 async fn a_token_is_good_for_its_audience_alone(home: Home) -> Outcome {
@@ -252,5 +253,30 @@ async fn libraries_load_the_secret_and_check(home: Home) -> Outcome {
     assert!(plain.is_err(), "it must be asked for alone");
     let public = tokens_for(&server, "two", &["tessera"]).await?.access_token;
     assert!(verifier.check(&public, &expected(Some("tessera")), now).is_ok());
+    server.stop().await
+}
+
+async fn a_connected_verifier_takes_them_until_they_end(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let anna = server.anna().await?;
+    let hands = Hands::of(&server).await?;
+    let (_, secret) = hands.create_hs256("orders").await?;
+    let connect =
+        || Verifier::connect(server.url()).issuer(ISSUER).audience("orders").clock(home.clock.clone());
+    let holder = connect().shared_secrets(vec![SharedKey::from_jwk(&secret.secret_jwk)?]).start().await?;
+    let other = connect().start().await?;
+    let token = tokens_for(&server, "one", &["orders"]).await?.access_token;
+    for _ in 0..2 {
+        assert_eq!(holder.check(&token).await?.sub.to_string(), anna.user_id);
+    }
+    assert_eq!(other.check(&token).await, Err(Denial::Refused(Refusal::UnknownKey)));
+    assert_eq!(holder.figures().remembered_tokens, 0, "to check it costs no signature");
+
+    let public = server.auth().login(login_as("anna", PASSWORD, "two")).await?.into_inner();
+    let public = public.tokens.ok_or("no tokens")?.access_token;
+    assert!(holder.check(&public).await.is_err(), "it is for another audience");
+    server.auth().logout_all(authorized(&public, LogoutAllRequest::default())).await?;
+    let revoked = Err(Denial::Refused(Refusal::Revoked));
+    eventually("the logout is heard", async || Ok(holder.check(&token).await == revoked)).await?;
     server.stop().await
 }

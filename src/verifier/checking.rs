@@ -1,0 +1,117 @@
+//! One check of a token, step by step.
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    Expected, Refusal, SharedKey, Verifier,
+    checked::Checked,
+    claims::{check_claims, claims, claims_of_shared},
+    header::Parts,
+};
+use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims};
+
+impl Verifier {
+    /// Checks signature, claims and revocation, in this order.
+    pub fn check(&self, token: &str, expected: &Expected, now: DateTime<Utc>) -> Result<Claims, Refusal> {
+        self.check_with(token, self.shared.secrets_of(expected.audience.as_deref()), expected, now)
+    }
+
+    /// The same with the secrets of the expected audience, for who keeps those of several.
+    pub(crate) fn check_with(
+        &self,
+        token: &str,
+        secrets: &[SharedKey],
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<Claims, Refusal> {
+        let digest = self.checked.digest(token);
+        if let Some(known) = digest.and_then(|digest| self.checked.get(&digest)) {
+            return self.check_again(&known, expected, now);
+        }
+        let token = &*self.signed(token)?;
+        let parts = Parts::split(token)?;
+        parts.require_type(ACCESS_TOKEN_TYPE)?;
+        let kid = parts.kid()?;
+        if let Some(secret) = secrets.iter().find(|secret| secret.kid() == kid) {
+            let claims = claims_of_shared(&parts, secret, expected)?;
+            self.check_standing(&claims, expected, now)?;
+            return Ok(claims);
+        }
+        let checked = self.claims_of_genuine(&parts, expected, now)?;
+        self.check_standing(&checked.claims, expected, now)?;
+        let claims = checked.claims.clone();
+        if let Some(digest) = digest {
+            self.checked.remember(digest, checked);
+        }
+        Ok(claims)
+    }
+
+    /// What may have changed since the signature of a token was checked.
+    fn check_again(
+        &self,
+        known: &Checked,
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<Claims, Refusal> {
+        if self.issuer_key(&known.vouched_by).is_none() {
+            return Err(Refusal::UnknownKey);
+        }
+        if known.vouched_until <= (now - expected.leeway).timestamp() {
+            return Err(Refusal::Expired);
+        }
+        self.check_standing(&known.claims, expected, now)?;
+        Ok(known.claims.clone())
+    }
+
+    fn check_standing(
+        &self,
+        claims: &Claims,
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<(), Refusal> {
+        check_claims(claims, expected, now)?;
+        if self.trust.is_revoked(claims) { Err(Refusal::Revoked) } else { Ok(()) }
+    }
+
+    /// The claims and who vouches for them, once the signature is known to be the issuer's or a key's that the
+    /// issuer endorsed.
+    fn claims_of_genuine(
+        &self,
+        parts: &Parts<'_>,
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<Checked, Refusal> {
+        if let Some(key) = self.issuer_key(parts.kid()?) {
+            parts.require_signature(&key)?;
+            return Ok(Checked::by_issuer(claims(parts)?, key.kid()));
+        }
+        let endorsed = self.endorsed_key(parts, expected, now)?;
+        parts.require_signature(&endorsed.key)?;
+        let claims: Claims = claims(parts)?;
+        let is_own_session = claims.sub == endorsed.user_id
+            && claims.user.as_ref().is_some_and(|user| user.sid == endorsed.session_id);
+        if !is_own_session {
+            return Err(Refusal::Invalid("the endorsement is of another session"));
+        }
+        Ok(Checked::by_session(claims, &endorsed))
+    }
+
+    /// What makes a token worth asking the issuer about: a form, type, issuer, audience and time that would be good
+    /// if only its key were known. Gives the id of that key. Nothing is believed yet.
+    pub(crate) fn plausible(
+        &self,
+        token: &str,
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<String, Refusal> {
+        let token = &*self.signed(token)?;
+        let parts = Parts::split(token)?;
+        parts.require_type(ACCESS_TOKEN_TYPE)?;
+        let claims: Claims = claims(&parts)?;
+        check_claims(&claims, expected, now)?;
+        if self.trust.is_revoked(&claims) {
+            return Err(Refusal::Revoked);
+        }
+        Ok(parts.kid()?.to_owned())
+    }
+}
