@@ -88,7 +88,7 @@ impl App {
         };
         let made: Vec<Made> = made.into_iter().map(seal).collect::<Result<_, Error>>()?;
         let schedule = self.schedule();
-        let expire_time = self.revocation_expire_time(now);
+        let expire_time = Self::revocation_expire_time(now);
         let feed = self.feed.clone();
         let work = async move |conn: &mut Conn| {
             trust_log::hold(conn).await?;

@@ -63,7 +63,7 @@ use crate::{
     },
     domain::{
         algorithm::Algorithm,
-        claims::{Claims, MAX_ACCESS_TTL_SECONDS, OWN_AUDIENCE},
+        claims::{Claims, MAX_ACCESS_TTL_SECONDS, MAX_LEEWAY_SECONDS, OWN_AUDIENCE},
         network::Prefixes,
         password::PasswordPolicy,
         proxy::TrustedProxies,
@@ -243,9 +243,9 @@ impl App {
         Ok(self.verifier.check_with(token, secrets, &expected, self.now())?)
     }
 
-    /// When a revocation of now concerns nothing alive any more.
-    fn revocation_expire_time(&self, now: DateTime<Utc>) -> DateTime<Utc> {
-        now + self.settings.longest_life()
+    /// When a revocation of now concerns nothing alive any more, whatever leeway its verifiers have.
+    fn revocation_expire_time(now: DateTime<Utc>) -> DateTime<Utc> {
+        now + longest_life(TimeDelta::seconds(MAX_LEEWAY_SECONDS))
     }
 
     /// Runs a transaction that revokes: what `work` names goes into the trust log, last, since that holds
@@ -258,7 +258,7 @@ impl App {
             + 'static,
         T: Send + 'static,
     {
-        let expire_time = self.revocation_expire_time(now);
+        let expire_time = Self::revocation_expire_time(now);
         let (verifier, feed) = (self.verifier.clone(), self.feed.clone());
         let changed = self.store.tx_then(
             async move |conn| {

@@ -11,7 +11,7 @@ use crate::{
     app::{Settings, SigningSettings, cleanup::CleanupSettings, longest_life},
     crypto::{passwords::HashSettings, sealing::Sealer},
     domain::{
-        claims::MAX_ACCESS_TTL_SECONDS,
+        claims::{MAX_ACCESS_TTL_SECONDS, MAX_LEEWAY_SECONDS},
         network::Prefixes,
         password::PasswordPolicy,
         proxy::{self, TrustedProxies},
@@ -55,6 +55,7 @@ struct Check<'s>(SourceOf<'s>);
 
 const SECOND: Duration = Duration::from_secs(LEAST_TTL_SECONDS.unsigned_abs());
 const HOUR: Duration = Duration::from_secs(MAX_ACCESS_TTL_SECONDS.unsigned_abs());
+const MOST_LEEWAY: Duration = Duration::from_secs(MAX_LEEWAY_SECONDS.unsigned_abs());
 const CENTURY: Duration = Duration::from_secs(MOST_TTL_SECONDS.unsigned_abs());
 
 impl Check<'_> {
@@ -148,7 +149,7 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
         issuer: tokens.issuer.clone(),
         default_audience,
         access_ttl: check.duration("tokens.access_ttl", tokens.access_ttl, SECOND, HOUR)?,
-        leeway: check.duration("tokens.leeway", tokens.leeway, Duration::ZERO, 300 * SECOND)?,
+        leeway: check.duration("tokens.leeway", tokens.leeway, Duration::ZERO, MOST_LEEWAY)?,
         sessions: session_rules(check, config)?,
         prefixes: prefixes(check, config)?,
         trusted_proxies: trusted_proxies(check, config)?,
@@ -184,7 +185,7 @@ fn cleanup_settings(check: &Check<'_>, config: &Config) -> Result<CleanupSetting
     let (interval, millisecond) = (database.cleanup_interval, Duration::from_millis(1));
     check.duration("database.cleanup_interval", interval, millisecond, 24 * HOUR)?;
     // While a token of a session may be alive, the session is there to be asked for.
-    let leeway = check.duration("tokens.leeway", tokens.leeway, Duration::ZERO, 300 * SECOND)?;
+    let leeway = check.duration("tokens.leeway", tokens.leeway, Duration::ZERO, MOST_LEEWAY)?;
     let least = longest_life(leeway).to_std().unwrap_or(HOUR);
     let keep_events = match audit.keep {
         Duration::ZERO => None,

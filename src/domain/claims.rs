@@ -17,6 +17,9 @@ pub const ADMIN_ROLE: &str = "admin";
 pub const PASSWORD_CHANGE_SCOPE: &str = "tessera:change_password";
 /// No access token lives longer, in seconds: the bound that retired keys and trust-log rows rely on.
 pub const MAX_ACCESS_TTL_SECONDS: i64 = 3600;
+/// No verifier of Tessera's tokens makes more allowance for clocks that differ, in seconds: a revocation is told for as
+/// long as one may accept the token.
+pub const MAX_LEEWAY_SECONDS: i64 = 300;
 
 /// The claims of an access token (RFC 9068).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

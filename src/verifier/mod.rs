@@ -79,7 +79,7 @@ pub struct Expected {
     pub issuer: String,
     /// One audience that it must be for; `None` accepts any.
     pub audience: Option<String>,
-    /// How far clocks may differ.
+    /// How far clocks may differ: at most five minutes where revocations count, which the issuer forgets after that.
     pub leeway: TimeDelta,
 }
 

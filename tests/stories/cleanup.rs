@@ -160,7 +160,7 @@ async fn a_pruned_log_is_followed_and_read(home: Home) -> Outcome {
         here.auth().logout(authorized(&early.access_token, LogoutRequest {})).await?;
     }
     assert!(count(&home, "trust_log").await? >= 3);
-    home.clock.advance(61 * MINUTE);
+    home.clock.advance(71 * MINUTE);
     for server in [Some(&here), there.as_ref()].into_iter().flatten() {
         clean(server).await?;
         has_caught_up(&home, server).await?;
@@ -182,7 +182,7 @@ async fn a_pruned_log_is_followed_and_read(home: Home) -> Outcome {
     let again = home.start_with(TIDY).await?;
     assert!(!again.is_active(&late.access_token, false).await?, "one that starts later reads it");
     has_caught_up(&home, &again).await?;
-    home.clock.advance(61 * MINUTE);
+    home.clock.advance(71 * MINUTE);
     clean(&again).await?;
     again.stop().await?;
     let again = home.start_with(TIDY).await?;

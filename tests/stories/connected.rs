@@ -20,6 +20,7 @@ stories! {
 }
 timed_stories! {
     a_token_ends_by_the_verifiers_own_clock,
+    a_logout_is_known_for_as_long_as_its_token_would_be_accepted,
 }
 process_stories! {
     an_issuer_that_is_away_is_waited_for,
@@ -120,6 +121,40 @@ async fn a_token_ends_by_the_verifiers_own_clock(home: Home) -> Outcome {
     assert!(verifier.check(&token).await.is_ok(), "within the leeway");
     home.clock.advance(1);
     assert_eq!(verifier.check(&token).await, Err(Denial::Refused(Refusal::Expired)), "though remembered");
+    server.stop().await
+}
+
+async fn a_logout_is_known_for_as_long_as_its_token_would_be_accepted(home: Home) -> Outcome {
+    let settings = "[tokens]\naccess_ttl = \"1h\"\nleeway = 0\n[database]\npoll_interval = \"10ms\"\n";
+    let server = home.start_with(settings).await?;
+    server.anna().await?;
+    let leeway = |seconds| connect(&home, &server).leeway(Duration::from_secs(seconds));
+    assert!(matches!(leeway(301).start().await, Err(StartError::Leeway)));
+    let verifiers = [connect(&home, &server).start().await?, leeway(300).start().await?];
+    let token = audience_token(&server, "anna", &BOTH, &[]).await?;
+    server.auth().logout(authorized(&token, LogoutRequest {})).await?;
+    for verifier in &verifiers {
+        eventually("the logout is heard", async || Ok(verifier.check(&token).await == Err(REVOKED))).await?;
+    }
+    for (seconds, verifiers) in [(3610, &verifiers[..]), (289, &verifiers[1..])] {
+        home.clock.advance(seconds);
+        for verifier in verifiers {
+            let age = async || Ok(verifier.staleness().is_some_and(|age| age < Duration::from_secs(60)));
+            eventually("the issuer is heard, and what has died forgotten", age).await?;
+            assert_eq!(verifier.check(&token).await, Err(REVOKED));
+        }
+        assert!(
+            connect(&home, &server)
+                .leeway(Duration::from_secs(300))
+                .start()
+                .await?
+                .check(&token)
+                .await
+                .is_err()
+        );
+    }
+    home.clock.advance(1);
+    assert_eq!(verifiers[1].check(&token).await, Err(Denial::Refused(Refusal::Expired)));
     server.stop().await
 }
 

@@ -18,6 +18,7 @@ use super::{
 use crate::verifier::DecryptionKey;
 use crate::{
     clock::{Clock, SystemClock},
+    domain::claims::MAX_LEEWAY_SECONDS,
     verifier::{Expected, SharedKey, Verifier},
 };
 
@@ -26,6 +27,9 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection may take to come about, unless the endpoint says otherwise.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The issuer forgets revocations that concern nothing which is accepted within so much.
+const MOST_LEEWAY: Duration = Duration::from_secs(MAX_LEEWAY_SECONDS.unsigned_abs());
 
 /// Why a verifier doesn't start.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +40,8 @@ pub enum StartError {
     /// Without it, a token of any issuer that shares its keys, or for any service, would be good.
     #[error("{0} is not set")]
     Unset(&'static str),
-    /// The leeway is longer than a token may live.
-    #[error("the leeway is longer than an hour")]
+    /// The leeway is so long that revocations would be forgotten while their tokens are accepted.
+    #[error("the leeway is longer than five minutes")]
     Leeway,
     /// The issuer was not reached in time, and there is no file to go on from. The log says why.
     #[error("the issuer was not reached within {0:?}, and there is no state file to go on from")]
@@ -112,7 +116,7 @@ impl ConnectBuilder {
         self
     }
 
-    /// How far clocks may differ; 30 s unless said otherwise, and at most an hour.
+    /// How far clocks may differ; 30 s unless said otherwise, and at most five minutes.
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
         self
@@ -219,7 +223,7 @@ impl ConnectBuilder {
         let set = |text: &Option<String>, name| {
             text.clone().filter(|text| !text.is_empty()).ok_or(StartError::Unset(name))
         };
-        if self.leeway > Duration::from_secs(3600) {
+        if self.leeway > MOST_LEEWAY {
             return Err(StartError::Leeway);
         }
         Ok(Expected {
