@@ -3,15 +3,10 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Refusal, Verifier, claims::claims, header::Parts};
+use super::{Verifier, claims::claims, header::Parts};
 use crate::domain::claims::one_or_many;
 
 impl Verifier {
-    /// The id of the key that a token says to be signed with.
-    pub fn kid_of(token: &str) -> Result<String, Refusal> {
-        Ok(Parts::split(token)?.kid()?.to_owned())
-    }
-
     /// The one audience that a token says to be for, where it names one.
     pub fn audience_of(token: &str) -> Option<String> {
         #[derive(Deserialize)]

@@ -4,10 +4,16 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tessera::verifier::{ConnectedVerifier, Denial, Refusal, Verifier};
+use tessera::{
+    proto::ListSessionsRequest,
+    verifier::{ConnectedVerifier, Denial, Refusal, Verifier},
+};
 
-use crate::support::{Home, Outcome, Server, audience_token, parts_of, timed_stories, unsigned};
+use crate::support::{
+    Home, Outcome, Server, audience_token, authorized, parts_of, stories, timed_stories, unsigned,
+};
 
+stories! { a_token_that_nobody_vouches_for_outlives_the_setting }
 timed_stories! {
     an_unknown_key_is_asked_for_once,
     made_up_keys_cost_the_issuer_next_to_nothing,
@@ -99,5 +105,19 @@ async fn made_up_keys_cost_the_issuer_next_to_nothing(home: Home) -> Outcome {
     assert_eq!(figures.key_lookups_spared + asked, 5000);
     assert_eq!(figures.remembered_keys, before.remembered_keys);
     assert_eq!(figures.remembered_tokens, before.remembered_tokens);
+    server.stop().await
+}
+
+async fn a_token_that_nobody_vouches_for_outlives_the_setting(home: Home) -> Outcome {
+    let server = home.start_with(BARE).await?;
+    let anna = server.anna().await?;
+    assert!(parts_of(&anna.access_token)?.0.get("skc").is_none());
+    server.stop().await?;
+    let server = home.start().await?;
+    let list = authorized(&anna.access_token, ListSessionsRequest::default());
+    assert_eq!(server.session().list_sessions(list).await?.into_inner().sessions.len(), 1);
+    assert!(server.is_active(&anna.access_token, true).await?);
+    let made_up = made_up(&anna.access_token, 1)?;
+    assert!(!server.is_active(&made_up, false).await?);
     server.stop().await
 }
