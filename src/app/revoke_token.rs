@@ -12,13 +12,13 @@ use crate::{
         session::EndReason,
         trust::Revocation,
     },
-    models::{audit_events, trust_log},
+    models::{audit_events, trust_log, users},
     verifier::Verifier,
 };
 
-/// Ids that a user may revoke while they are alive: each takes memory in every verifier, whether or not there is
-/// such a token.
-const MOST_IDS: i64 = 100;
+/// Tokens of a user that may be revoked by themselves while they are alive: each takes memory in every verifier, whether
+/// or not there is such a token.
+const MOST_TOKENS: i64 = 100;
 
 /// Which token.
 #[derive(Debug)]
@@ -74,7 +74,15 @@ async fn revoke_access_token(app: &App, caller: &Caller, token: &str, origin: &O
     let Ok(jti) = Uuid::try_parse(&claims.jti) else {
         return Err(Error::Internal("a token of ours has an id that is none".to_owned()));
     };
-    append(app, caller, jti, claims.sub, tenant_id.unwrap_or(caller.tenant_id), origin).await
+    let revoked = append(app, caller, jti, claims.sub, tenant_id.unwrap_or(caller.tenant_id), origin).await;
+    match (revoked, claims.user) {
+        // One entry for all that the session has had and would have.
+        (Err(Error::RateLimited), Some(user)) => {
+            end_one(app, caller, user.sid, EndReason::Revoked, Action::RevokeToken, origin).await?;
+            Ok(())
+        }
+        (revoked, _) => revoked,
+    }
 }
 
 /// What an access token turns out to be.
@@ -110,16 +118,12 @@ async fn revoke_id(app: &App, caller: &Caller, jti: Uuid, origin: &Origin) -> Re
     } else if caller.is_admin {
         caller.tenant_id
     } else {
-        let (user_id, now) = (caller.user_id, app.now());
-        let count = async move |conn: &mut _| trust_log::count_tokens_of(conn, user_id, now).await;
-        if app.store.read(count).await? >= MOST_IDS {
-            return Err(Error::RateLimited);
-        }
-        user_id
+        caller.user_id
     };
     append(app, caller, jti, owner_id, caller.tenant_id, origin).await
 }
 
+/// Refused where its owner is a user, and so many tokens of that user are revoked already.
 async fn append(
     app: &App,
     caller: &Caller,
@@ -134,6 +138,11 @@ async fn append(
     let revoked = app.change(now, async move |conn| {
         if trust_log::has_token(conn, jti, &[owner_id]).await? {
             return Ok(((), Vec::new()));
+        }
+        // Held, so that of several at once each is counted.
+        let is_of_user = users::lock(conn, owner_id).await?.is_some();
+        if is_of_user && trust_log::count_tokens_of(conn, owner_id, now).await? >= MOST_TOKENS {
+            return Err(Error::RateLimited);
         }
         audit_events::append(conn, &event).await?;
         Ok(((), vec![Revocation::Token { jti, owner_id }]))

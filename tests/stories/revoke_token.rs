@@ -1,5 +1,6 @@
 //! `Auth.RevokeToken`: one token ends, and nothing else.
 
+use futures_util::future::join_all;
 use tessera::proto::{CreateTenantRequest, LoginRequest, RevokeTokenRequest, VerifyTokenRequest};
 use tonic::{Code, Response, Status};
 
@@ -15,6 +16,8 @@ stories! {
     others_tokens_are_not_for_a_user_to_end,
     an_admin_ends_tokens_of_its_tenant_alone,
     ids_without_end_are_refused,
+    of_ids_at_once_no_more_are_taken,
+    tokens_without_end_end_their_session,
     a_token_with_a_shared_secret_is_revoked,
 }
 
@@ -171,6 +174,48 @@ async fn ids_without_end_are_refused(home: Home) -> Outcome {
     let refused = refusal(revoke_id(&server, &anna, &id).await);
     assert_eq!(refused, (Code::ResourceExhausted, "RATE_LIMITED".into()));
     revoke(&server, &anna, &anna.access_token).await?;
+    server.stop().await
+}
+
+async fn of_ids_at_once_no_more_are_taken(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let anna = server.anna().await?;
+    let ids: Vec<_> = (0..150).map(|id| uuid::Uuid::from_u128(id).to_string()).collect();
+    let revoked = join_all(ids.iter().map(|id| revoke_id(&server, &anna, id))).await;
+    let (taken, refused): (Vec<_>, Vec<_>) = revoked.into_iter().partition(Result::is_ok);
+    assert_eq!(taken.len(), 100);
+    for refused in refused {
+        assert_eq!(refusal(refused), (Code::ResourceExhausted, "RATE_LIMITED".into()));
+    }
+    let is_there = "SELECT CAST(count(*) AS TEXT) AS first FROM trust_log WHERE kind = 'token'";
+    assert_eq!(home.query(is_there).await?, ["100"]);
+    server.stop().await
+}
+
+async fn tokens_without_end_end_their_session(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let mut anna = server.anna().await?;
+    let mut tokens = Vec::new();
+    for number in 0..110 {
+        let reply = server.auth().refresh(refresh_with(&anna.refresh_token)).await?.into_inner();
+        let next = reply.tokens.ok_or("no tokens")?;
+        revoke(&server, &anna, &next.access_token).await?;
+        tokens.push(next.access_token);
+        anna.refresh_token = next.refresh_token;
+        if number >= 100 {
+            tokens.push(anna.access_token.clone());
+            let refused = refusal(server.auth().refresh(refresh_with(&anna.refresh_token)).await);
+            assert_eq!(refused, (Code::Unauthenticated, "TOKEN_REVOKED".into()), "{number}");
+            anna = server.sign_in("anna", "web").await?;
+        }
+    }
+    for token in &tokens {
+        assert_revoked(&server, token).await?;
+    }
+    let kinds = "SELECT CAST(count(*) AS TEXT) AS first FROM trust_log WHERE kind IN ('token', 'session') \
+                 GROUP BY kind ORDER BY kind";
+    assert_eq!(home.query(kinds).await?, ["10", "100"], "a login for each further entry");
+    assert!(server.is_active(&anna.access_token, true).await?);
     server.stop().await
 }
 
