@@ -170,9 +170,10 @@ impl Prepared {
         let room = make_room(&open, &session.device.kind, &limits, now);
         let mut revocations = Vec::new();
         for (id, reason) in room.ends {
-            let has_ended = sessions::end(conn, id, End { time: now, reason }).await?.is_some();
-            // No token outlives its session, so that one which expired left none to revoke.
-            if has_ended && reason != EndReason::Expired {
+            let was_live = sessions::end(conn, id, End { time: now, reason }).await?;
+            // No token outlives its session, so that one which expired left none to revoke: unless it was refreshed
+            // since it was read.
+            if was_live == Some(true) || was_live.is_some() && reason != EndReason::Expired {
                 revocations.push(Revocation::Session(id));
             }
         }

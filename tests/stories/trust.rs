@@ -2,7 +2,7 @@
 
 use tessera::proto::LogoutRequest;
 
-use crate::support::{Home, Kind, Outcome, authorized, eventually};
+use crate::support::{Home, Kind, Outcome, PASSWORD, authorized, eventually, login_as, refresh_with};
 
 /// Looks into the log as good as always.
 const QUICK: &str = "[database]\npoll_interval = \"10ms\"\n";
@@ -21,17 +21,49 @@ async fn a_client_that_leaves_does_not_undo_its_logout() -> Outcome {
     let mut auth = server.auth();
     let request = authorized(&anna.access_token, LogoutRequest {});
     let logout = tokio::spawn(async move { auth.logout(request).await });
-    let waiting = "SELECT CAST(count(*) AS TEXT) AS first FROM pg_stat_activity \
-                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while home.query(waiting).await? != ["1"] {
-        tokio::task::yield_now().await;
-    }
+    are_waiting(&home, 1).await?;
     logout.abort();
     // On the same connection, so that the server has heard of the leaving before it answers.
     assert!(server.is_active(&anna.access_token, false).await?);
     holder.batch_execute("COMMIT").await?;
     // This server never looks into the log by itself.
     eventually("it is revoked", async || Ok(!server.is_active(&anna.access_token, false).await?)).await?;
+    drop(holder);
+    connection.await??;
+    server.stop().await
+}
+
+/// Waits until so many of the database's connections wait for a row that another one holds.
+async fn are_waiting(home: &Home, connections: usize) -> Outcome {
+    let waiting = "SELECT CAST(count(*) AS TEXT) AS first FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while home.query(waiting).await? != [connections.to_string()] {
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_refreshed_while_a_login_finds_it_expired_is_revoked() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let server = home.start_with(&format!("{NEVER}[sessions]\nidle_ttl = \"10m\"\n")).await?;
+    let anna = server.anna().await?;
+    let url = home.database_url().ok_or("no database")?;
+    let (holder, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    let connection = tokio::spawn(connection);
+    holder.batch_execute("BEGIN; SELECT * FROM sessions FOR UPDATE").await?;
+    home.clock.advance(599);
+    let mut auth = server.auth();
+    let refresh = tokio::spawn(async move { auth.refresh(refresh_with(&anna.refresh_token)).await });
+    are_waiting(&home, 1).await?;
+    home.clock.advance(1);
+    let mut auth = server.auth();
+    let login = tokio::spawn(async move { auth.login(login_as("anna", PASSWORD, "web")).await });
+    are_waiting(&home, 2).await?;
+    holder.batch_execute("COMMIT").await?;
+    let tokens = refresh.await??.into_inner().tokens.ok_or("no tokens")?;
+    login.await??;
+    assert!(!server.is_active(&tokens.access_token, false).await?);
     drop(holder);
     connection.await??;
     server.stop().await
