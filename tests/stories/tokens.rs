@@ -218,8 +218,8 @@ async fn strict_asks_the_database(home: Home) -> Outcome {
         // An embedded database has one server.
         return server.stop().await;
     }
-    // It never looks into the trust log by itself.
-    let other = home.start_with("[database]\npoll_interval = \"1h\"\n").await?;
+    // It never looks into the trust log by itself, and nobody tells it to.
+    let other = home.start_with("[database]\npoll_interval = \"1h\"\nlisten_notify = false\n").await?;
     let request =
         |strict| VerifyTokenRequest { token: anna.access_token.clone(), strict, ..Default::default() };
     assert!(other.auth().verify_token(request(true)).await?.into_inner().active);
