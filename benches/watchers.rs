@@ -28,7 +28,9 @@ const STREAMS: usize = 100;
 const REVOCATIONS: usize = 20;
 /// How long nothing happens.
 const IDLE: Duration = Duration::from_secs(20);
-const SETTINGS: &str = "[passwords]\nargon2_memory_kib = 64\nargon2_time = 1\n[sessions]\nper_user = 1000\n";
+/// All of them are at one address.
+const SETTINGS: &str = "[server]\nmax_watchers_per_address = 20000\n[passwords]\nargon2_memory_kib = 64\nargon2_time = 1\n\
+                        [sessions]\nper_user = 1000\n";
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Outcome<()> {

@@ -75,6 +75,8 @@ pub struct Server {
     pub reflection: bool,
     /// Verifiers that may follow the trust log here, and clients that may wait for the end of their session.
     pub max_watchers: u32,
+    /// Verifiers of them that may be at one address.
+    pub max_watchers_per_address: u32,
     /// How long calls in flight may take after the signal to stop.
     #[serde(with = "values::duration")]
     pub drain_timeout: Duration,
@@ -274,6 +276,7 @@ impl Default for Server {
             trusted_proxies: Vec::new(),
             reflection: true,
             max_watchers: 20_000,
+            max_watchers_per_address: 100,
             drain_timeout: Duration::from_secs(10),
         }
     }

@@ -22,6 +22,8 @@ mod start;
 mod start_session;
 mod tokens;
 mod trust_feed;
+mod trust_told;
+mod watch_places;
 
 pub mod audiences;
 pub mod change_password;
@@ -118,6 +120,8 @@ pub struct Settings {
     pub listen_notify: bool,
     /// Verifiers that may follow it here.
     pub max_watchers: usize,
+    /// Those of them that may be at one address.
+    pub max_watchers_per_address: usize,
     /// What is removed, and when.
     pub cleanup: CleanupSettings,
 }

@@ -72,7 +72,7 @@ impl App {
         let hasher = PasswordHasher::new(&hashing, rng.clone())?;
         let refresh_secret = open_refresh_secret(&store, &sealer, &*rng).await?;
         let patience = settings.patience_with_keys().to_std().unwrap_or(Duration::MAX);
-        let feed = Arc::new(TrustFeed::new(settings.max_watchers));
+        let feed = Arc::new(TrustFeed::new(settings.max_watchers, settings.max_watchers_per_address));
         let mut app = Self {
             settings,
             store,

@@ -1,56 +1,33 @@
-//! What the trust log said lately, for everyone who follows it: remote verifiers, and clients that wait for the end
+//! Brings what comes to the trust log to everyone who follows it: remote verifiers, and clients that wait for the end
 //! of their session. Held in memory, so that a watcher costs the database nothing.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    atomic::{AtomicI64, Ordering},
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
+use chrono::{DateTime, Utc};
+use tokio::{
+    sync::{Notify, broadcast, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::Error;
-use crate::{
-    crypto::digest::fingerprint,
-    domain::trust::TrustChange,
-    models::trust_log::Entry,
-    verifier::{TrustState, Until},
+pub use super::trust_told::{News, Place};
+use super::{
+    Error,
+    trust_told::{Count, Snapshot, Told},
+    watch_places::{Admitted, Places},
 };
+use crate::{domain::network::Prefixes, models::trust_log::Entry, verifier::TrustState};
 
-/// Entries that a watcher which comes back can still be told without a snapshot.
-const RECENT: usize = 16_384;
 /// Messages that a watcher may be behind before it gets a snapshot instead.
 const BEHIND: usize = 128;
-
-/// A place in the log: a revision, and what tells the entry there from another one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Place {
-    /// The revision.
-    pub revision: i64,
-    /// The entry's mark; empty where no entry was seen there.
-    pub mark: String,
-}
-
-impl Place {
-    /// The place of an entry.
-    pub(super) fn of(entry: &Entry) -> Self {
-        let told = format!("{} {} {}", entry.revision, entry.subject, entry.create_time.timestamp_micros());
-        let mut mark = fingerprint(told.as_bytes());
-        mark.truncate(16);
-        Self { revision: entry.revision, mark }
-    }
-}
-
-/// What came to the log.
-#[derive(Debug, Clone, Default)]
-pub struct News {
-    /// Revocations in the order of the log.
-    pub entries: Vec<Until>,
-    /// The issuer's keys have changed.
-    pub are_keys_new: bool,
-    /// The place that is reached with them.
-    pub place: Place,
-}
+/// Clients that may wait for the end of one session.
+const MOST_OF_SESSION: usize = 8;
+/// Whose places are counted as one's: who has an IPv6 address has all of its network.
+const ONE_HOLDER: Prefixes = Prefixes { v4: 32, v6: 64 };
 
 /// What followers hear.
 #[derive(Debug, Clone)]
@@ -60,61 +37,55 @@ pub(super) enum Heard {
     WentBack,
 }
 
-/// The state as a whole, at a place.
-pub(super) struct Snapshot {
-    pub entries: Vec<Until>,
-    pub place: Place,
+/// What came after a count.
+pub(super) struct Since {
+    /// The first part of it.
+    pub news: News,
+    /// How many have been told with that.
+    pub by: Count,
+    /// What comes from then on, where that is all.
+    pub heard: Option<broadcast::Receiver<Heard>>,
 }
 
-/// What a new follower begins with.
-pub(super) struct Beginning {
-    /// The whole state, unless the follower's own is recent enough.
-    pub snapshot: Option<Arc<Snapshot>>,
-    /// What came since.
-    pub since: News,
-    /// What comes from now on.
-    pub heard: broadcast::Receiver<Heard>,
-}
-
-struct Recent {
-    place: Place,
-    revocation: Option<Until>,
-    is_key: bool,
-}
-
-#[derive(Default)]
-struct Told {
-    /// Before the first of `recent`.
-    base: Place,
-    recent: VecDeque<Recent>,
-    /// Shared by all that need one, for as long as its place is among the recent ones.
-    snapshot: Option<Arc<Snapshot>>,
+/// An attempt to read the log to its end, which is over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attempt {
+    /// When it began.
+    pub begun: Instant,
+    /// It got there.
+    pub is_good: bool,
 }
 
 /// The feed of one server.
 pub(super) struct TrustFeed {
     told: Mutex<Told>,
     heard: broadcast::Sender<Heard>,
-    places: Arc<Semaphore>,
+    places: Arc<Places<String>>,
     /// Apart, so that signed-in clients take no place from verifiers.
-    session_places: Arc<Semaphore>,
+    session_places: Arc<Places<Uuid>>,
     /// The log may have grown: it is to be read before the next poll.
     grown: Notify,
     /// This server made it grow: others are to be told.
     to_announce: Notify,
+    /// The newest attempt to catch up with the log.
+    attempt: watch::Sender<Attempt>,
+    /// Until when an entry matters that was not understood, in microseconds since 1970.
+    passed_over_until: AtomicI64,
     /// The server is about to stop.
     closing: CancellationToken,
 }
 
 impl TrustFeed {
-    pub(super) fn new(max_watchers: usize) -> Self {
+    pub(super) fn new(max_watchers: usize, max_watchers_per_address: usize) -> Self {
         Self {
             told: Mutex::default(),
             heard: broadcast::Sender::new(BEHIND),
-            places: Arc::new(Semaphore::new(max_watchers)),
-            session_places: Arc::new(Semaphore::new(max_watchers)),
+            places: Places::new(max_watchers, max_watchers_per_address),
+            session_places: Places::new(max_watchers, MOST_OF_SESSION),
             grown: Notify::new(),
             to_announce: Notify::new(),
+            attempt: watch::Sender::new(Attempt { begun: Instant::now(), is_good: true }),
+            passed_over_until: AtomicI64::new(0),
             closing: CancellationToken::new(),
         }
     }
@@ -140,6 +111,16 @@ impl TrustFeed {
         &self.to_announce
     }
 
+    /// An attempt to catch up with the log is over.
+    pub(super) fn attempted(&self, attempt: Attempt) {
+        self.attempt.send_replace(attempt);
+    }
+
+    /// The attempts to catch up with the log.
+    pub(super) fn attempts(&self) -> watch::Receiver<Attempt> {
+        self.attempt.subscribe()
+    }
+
     /// Ends all that follow.
     pub(super) fn close(&self) {
         self.closing.cancel();
@@ -149,14 +130,14 @@ impl TrustFeed {
         self.closing.clone()
     }
 
-    /// A place among those that follow.
-    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
-        self.places.clone().try_acquire_owned().map_err(|_| Error::TooManyWatchers)
+    /// A place among those that follow, for somebody at this address.
+    pub(super) fn admit(&self, address: &str) -> Result<Admitted<String>, Error> {
+        self.places.admit(ONE_HOLDER.network(address))
     }
 
     /// A place among the clients that wait for the end of their session.
-    pub(super) fn admit_session(&self) -> Result<OwnedSemaphorePermit, Error> {
-        self.session_places.clone().try_acquire_owned().map_err(|_| Error::TooManyWatchers)
+    pub(super) fn admit_session(&self, session_id: Uuid) -> Result<Admitted<Uuid>, Error> {
+        self.session_places.admit(session_id)
     }
 
     /// What comes from now on.
@@ -165,7 +146,7 @@ impl TrustFeed {
     }
 
     pub(super) fn followers(&self) -> usize {
-        self.heard.receiver_count()
+        self.places.count() + self.session_places.count()
     }
 
     /// How far the log has been told.
@@ -175,99 +156,58 @@ impl TrustFeed {
 
     /// Tells what came to the log, which the trust state has admitted before.
     pub(super) fn tell(&self, entries: &[Entry], reached: Place) {
-        let mut told = self.told();
-        let at = told.recent.len();
-        told.recent.extend(entries.iter().map(Recent::from));
-        if told.place().revision < reached.revision {
-            // What lies between has died.
-            told.recent.push_back(Recent { place: reached, revocation: None, is_key: false });
+        let passed_over = entries.iter().filter(|entry| entry.change.is_none());
+        if let Some(until) = passed_over.map(|entry| entry.expire_time.timestamp_micros()).max() {
+            self.passed_over_until.fetch_max(until, Ordering::Relaxed);
         }
-        let news = told.after(at);
-        told.forget_old();
+        let mut told = self.told();
+        let news = told.tell(entries, reached);
         // Nobody may be there to hear.
         let _ = self.heard.send(Heard::News(Arc::new(news)));
     }
 
+    /// A place as followers are told it: without a mark while there is something that this release passed over, so
+    /// that whoever goes on from there, at a server that may understand it, gets a snapshot.
+    pub(super) fn to_resume_with(&self, place: &Place, now: DateTime<Utc>) -> Place {
+        if now.timestamp_micros() < self.passed_over_until.load(Ordering::Relaxed) {
+            return Place { revision: place.revision, mark: String::new() };
+        }
+        place.clone()
+    }
+
     /// Begins anew at this place, after the log went back.
     pub(super) fn begin_anew(&self, place: Place) {
-        *self.told() = Told { base: place, ..Told::default() };
+        let mut told = self.told();
+        told.begin_anew(place);
         let _ = self.heard.send(Heard::WentBack);
     }
 
-    /// Forgets a snapshot that nobody is being told. It is kept until then, so that whoever comes and goes all the
-    /// time does not have one made each time.
+    /// Forgets a snapshot that nobody is being told.
     pub(super) fn rest(&self) {
-        self.told().snapshot.take_if(|snapshot| Arc::strong_count(snapshot) == 1);
+        self.told().rest();
     }
 
-    /// Begins to follow, from where the follower's own state has come to.
-    pub(super) fn follow(&self, from: &Place, trust: &TrustState) -> Beginning {
-        let mut told = self.told();
-        let heard = self.heard.subscribe();
-        if let Some(since) = told.since(from) {
-            return Beginning { snapshot: None, since, heard };
-        }
-        let shared = told.snapshot.clone();
-        if let Some((snapshot, since)) =
-            shared.and_then(|shared| Some((shared.clone(), told.since(&shared.place)?)))
-        {
-            return Beginning { snapshot: Some(snapshot), since, heard };
-        }
-        let place = told.place().clone();
-        // It may hold newer entries too; taking those in again changes nothing.
-        let snapshot = Arc::new(Snapshot { entries: trust.snapshot(), place: place.clone() });
-        told.snapshot = Some(snapshot.clone());
-        Beginning { snapshot: Some(snapshot), since: News { place, ..News::default() }, heard }
+    /// How many had been told at this place; `None` where it is not known.
+    pub(super) fn find(&self, place: &Place) -> Option<Count> {
+        self.told().find(place)
+    }
+
+    /// What came after so many; `None` where that is not known any more.
+    pub(super) fn since(&self, by: Count) -> Option<Since> {
+        let told = self.told();
+        let (news, by) = told.after(by)?;
+        // What is told from now on is told under the same lock.
+        let heard = (by == told.count()).then(|| self.heard.subscribe());
+        Some(Since { news, by, heard })
+    }
+
+    /// The state as a whole.
+    pub(super) fn snapshot(&self, trust: &TrustState) -> Weak<Snapshot> {
+        self.told().snapshot(trust)
     }
 
     // A panic elsewhere leaves it whole: each change is one call of a collection.
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl From<&Entry> for Recent {
-    fn from(entry: &Entry) -> Self {
-        let (revocation, is_key) = match &entry.change {
-            Some(TrustChange::Revoked(revocation)) => (Some((revocation.clone(), entry.expire_time)), false),
-            Some(TrustChange::IssuerKey(_)) => (None, true),
-            None => (None, false),
-        };
-        Self { place: Place::of(entry), revocation, is_key }
-    }
-}
-
-impl Told {
-    fn place(&self) -> &Place {
-        self.recent.back().map_or(&self.base, |recent| &recent.place)
-    }
-
-    /// What came after this place; `None` where that is not known any more.
-    fn since(&self, from: &Place) -> Option<News> {
-        if from.mark.is_empty() {
-            return None;
-        }
-        if *from == self.base {
-            return Some(self.after(0));
-        }
-        let at = self.recent.binary_search_by_key(&from.revision, |recent| recent.place.revision).ok()?;
-        (self.recent.get(at)?.place == *from).then(|| self.after(at + 1))
-    }
-
-    fn after(&self, at: usize) -> News {
-        let recent = || self.recent.range(at..);
-        News {
-            entries: recent().filter_map(|recent| recent.revocation.clone()).collect(),
-            are_keys_new: recent().any(|recent| recent.is_key),
-            place: self.place().clone(),
-        }
-    }
-
-    fn forget_old(&mut self) {
-        while self.recent.len() > RECENT {
-            if let Some(oldest) = self.recent.pop_front() {
-                self.base = oldest.place;
-            }
-        }
     }
 }

@@ -5,11 +5,14 @@ use std::time::Instant;
 
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{self, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, trust_feed::Place};
+use super::{
+    App, Error,
+    trust_feed::{Attempt, Place},
+};
 use crate::{
     domain::trust::TrustChange,
     models::trust_log::{self, Entry},
@@ -102,7 +105,10 @@ pub async fn follow(app: &App, can_sign: watch::Sender<bool>, stop: Cancellation
                 app.feed.rest();
             }
         }
-        if let Err(error) = app.catch_up().await {
+        let begun = time::Instant::now();
+        let caught_up = app.catch_up().await;
+        app.feed.attempted(Attempt { begun, is_good: caught_up.is_ok() });
+        if let Err(error) = caught_up {
             app.metrics.count_tail_failure();
             tracing::error!(%error, "can't read the trust log; revocations by other replicas are not seen");
         }

@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use tokio::{
-    sync::{OwnedSemaphorePermit, broadcast},
+    sync::broadcast,
     time::{Interval, interval},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{App, Caller, Error, trust_feed::Heard};
+use super::{App, Caller, Error, trust_feed::Heard, watch_places::Admitted};
 use crate::{
     domain::session::{EndReason, State},
     models::{sessions, users},
@@ -43,12 +43,12 @@ pub struct SessionWatcher {
     heard: broadcast::Receiver<Heard>,
     looks: Interval,
     closing: CancellationToken,
-    _admitted: OwnedSemaphorePermit,
+    _admitted: Admitted<Uuid>,
 }
 
 /// Begins to watch the caller's session.
 pub async fn watch_session(app: &Arc<App>, caller: &Caller) -> Result<SessionWatcher, Error> {
-    let admitted = app.feed.admit_session()?;
+    let admitted = app.feed.admit_session(caller.session_id)?;
     // Before it is looked at, so that nothing is missed between.
     let heard = app.feed.hear();
     let mut watcher = SessionWatcher {

@@ -158,6 +158,7 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
         poll_interval: database.poll_interval,
         listen_notify: database.listen_notify,
         max_watchers: config.server.max_watchers as usize,
+        max_watchers_per_address: config.server.max_watchers_per_address as usize,
         cleanup: cleanup_settings(check, config)?,
     })
 }

@@ -171,9 +171,9 @@ impl Keys for Service {
         &self,
         request: Request<proto::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let asked = request.into_inner();
+        let (origin, asked) = parse::open(request);
         let from = Place { revision: asked.resume_revision, mark: asked.resume_mark };
-        let watcher = watch::watch(&self.0, &from)?;
+        let watcher = watch::watch(&self.0, &from, &origin.address).await?;
         Ok(Response::new(stream::of_messages(watcher, |mut watcher| async {
             let message = watcher.next().await?;
             Ok(Some((stream::watched(message), watcher)))

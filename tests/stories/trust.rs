@@ -116,3 +116,31 @@ async fn an_entry_of_a_newer_release_is_passed_over() -> Outcome {
     again.stop().await?;
     here.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_release_passed_over_is_told_by_a_newer_one() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let older = home.start_with(QUICK).await?;
+    let anna = older.anna().await?;
+    let mut watching = older.watch().await?;
+    let passed_over = "01a21566-9292-7859-85ad-bd0ac417a539";
+    home.query(&format!(
+        "BEGIN; UPDATE trust_head SET revision = revision + 1; \
+         INSERT INTO trust_log (revision, kind, subject, create_time, expire_time) \
+         SELECT revision, 'from_the_future', '{passed_over}', now(), '2100-01-01' FROM trust_head; COMMIT",
+    ))
+    .await?;
+    older.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await?;
+    watching.until(|watching| watching.knows(&anna.session_id)).await?;
+    let place = watching.place.clone();
+    drop(watching);
+    older.stop().await?;
+    // As good as a release that knows the kind.
+    home.query("UPDATE trust_log SET kind = 'session' WHERE kind = 'from_the_future'").await?;
+    let newer = home.start_with(QUICK).await?;
+    let mut resumed = newer.watch_from(place).await?;
+    resumed.until(|resumed| resumed.knows(passed_over)).await?;
+    assert!(!resumed.place.1.is_empty(), "it passed over nothing");
+    drop(resumed);
+    newer.stop().await
+}

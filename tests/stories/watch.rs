@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use tessera::proto::{LogoutAllRequest, LogoutRequest, PrepareKeyRequest, trust_entry::Subject};
-use tonic::Code;
+use tessera::proto::{
+    LogoutAllRequest, LogoutRequest, PrepareKeyRequest, WatchRequest, WatchResponse, trust_entry::Subject,
+};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::support::{
-    Home, Kind, Outcome, Person, Server, authorized, eventually, reason, stories, timed_stories,
+    BEHIND_A_PROXY, Home, Kind, Outcome, Person, Server, at, authorized, eventually, reason, stories,
+    timed_stories,
 };
 
 stories! {
@@ -16,6 +19,8 @@ stories! {
     a_watcher_that_does_not_read_holds_up_nobody,
     a_server_that_stops_says_so,
     one_watcher_too_many_is_refused,
+    nobody_takes_the_places_of_another_address,
+    a_watcher_that_is_ahead_is_not_told_what_was_before,
 }
 timed_stories! {
     what_has_died_is_not_told,
@@ -163,6 +168,52 @@ async fn one_watcher_too_many_is_refused(home: Home) -> Outcome {
     server.stop().await
 }
 
+async fn watch_at(server: &Server, address: &str) -> Result<Streaming<WatchResponse>, Status> {
+    Ok(server.keys().watch(at(address, Request::new(WatchRequest::default()))).await?.into_inner())
+}
+
+async fn nobody_takes_the_places_of_another_address(home: Home) -> Outcome {
+    let server = home.start_with(&format!("{BEHIND_A_PROXY}max_watchers_per_address = 2\n")).await?;
+    // An IPv6 address is as good as all others of its network to who has it.
+    for (own, same, other) in [
+        ("203.0.113.1", "203.0.113.1", "203.0.113.2"),
+        ("2001:db8:0:1::1", "2001:db8:0:1:2:3:4:5", "2001:db8:0:2::1"),
+    ] {
+        let first = watch_at(&server, own).await?;
+        let _second = watch_at(&server, same).await?;
+        let refused = watch_at(&server, own).await.err().ok_or("it was to be refused")?;
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "OVERLOADED"));
+        let _other = watch_at(&server, other).await?;
+        assert_eq!(server.metric("tessera_watchers ").await?, 3);
+        drop(first);
+        eventually("there is a place again", async || Ok(watch_at(&server, same).await.is_ok())).await?;
+        drop((_second, _other));
+        eventually("all are gone", async || Ok(server.metric("tessera_watchers ").await? == 0)).await?;
+    }
+    server.stop().await
+}
+
+async fn a_watcher_that_is_ahead_is_not_told_what_was_before(home: Home) -> Outcome {
+    let server = home.start_with(NEVER).await?;
+    let anna = server.anna().await?;
+    let mut watching = server.watch().await?;
+    log_out(&server, &anna).await?;
+    watching.until(|watching| watching.knows(&anna.session_id)).await?;
+    let (revision, mark) = watching.place.clone();
+    home.query("ALTER TABLE trust_head RENAME TO trust_head_away").await?;
+    let refused =
+        server.watch_from((revision + 1, mark.clone())).await.err().ok_or("it was to be refused")?;
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "STORE_UNAVAILABLE"));
+    server.watch_from((revision, mark.clone())).await?;
+    home.query("ALTER TABLE trust_head_away RENAME TO trust_head").await?;
+    let mut ahead = server.watch_from((revision + 1, mark)).await?;
+    ahead.until(|ahead| ahead.snapshots == 1).await?;
+    assert_eq!(ahead.place, watching.place, "the log says that there is no more");
+    assert!(ahead.knows(&anna.session_id));
+    drop((watching, ahead));
+    server.stop().await
+}
+
 async fn what_has_died_is_not_told(home: Home) -> Outcome {
     let server = home.start_with("[database]\npoll_interval = \"10ms\"\n").await?;
     let anna = server.anna().await?;
@@ -210,6 +261,59 @@ async fn hear_another(settings: &str) -> Outcome {
     drop((watching, resumed));
     there.stop().await?;
     here.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lags_behind_a_watcher_catches_up_first() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let deaf = format!("{NEVER}listen_notify = false\n");
+    let (here, there) = (home.start_with(NEVER).await?, home.start_with(&deaf).await?);
+    let anna = here.anna().await?;
+    let mut watching = here.watch().await?;
+    log_out(&here, &anna).await?;
+    watching.until(|watching| watching.knows(&anna.session_id)).await?;
+    let place = watching.place.clone();
+    let mut resumed = there.watch_from(place.clone()).await?;
+    resumed.hear().await?;
+    assert_eq!((resumed.snapshots, &resumed.place), (0, &place), "it goes on from there");
+    assert!(there.watch().await?.knows(&anna.session_id), "and who comes later is told");
+
+    let phone = here.sign_in("anna", "mobile").await?;
+    log_out(&here, &phone).await?;
+    watching.until(|watching| watching.knows(&phone.session_id)).await?;
+    let mut other = there.watch_from((watching.place.0, "another".to_owned())).await?;
+    other.until(|other| other.snapshots == 1).await?;
+    assert!(other.knows(&phone.session_id));
+    drop((watching, resumed, other));
+    there.stop().await?;
+    here.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn much_is_told_part_by_part() -> Outcome {
+    const MANY: usize = 3_500;
+    let home = Home::new(Kind::Postgres).await?;
+    let server = home.start_with(BY_POLLING).await?;
+    let anna = server.anna().await?;
+    let mut watching = server.watch().await?;
+    log_out(&server, &anna).await?;
+    watching.until(|watching| watching.knows(&anna.session_id)).await?;
+    let place = watching.place.clone();
+    home.query(&format!(
+        "BEGIN; UPDATE trust_head SET revision = revision + {MANY}; \
+         INSERT INTO trust_log (revision, kind, subject, create_time, expire_time) \
+         SELECT revision - {MANY} + number, 'session', gen_random_uuid(), now(), '2100-01-01' \
+         FROM trust_head, generate_series(1, {MANY}) AS number; COMMIT"
+    ))
+    .await?;
+    watching.until(|watching| watching.sessions().len() == MANY + 1).await?;
+    let mut resumed = server.watch_from(place).await?;
+    resumed.until(|resumed| resumed.place == watching.place).await?;
+    assert_eq!((resumed.snapshots, resumed.sessions().len(), resumed.entries.len()), (0, MANY, MANY));
+    let whole = server.watch().await?;
+    assert_eq!((whole.place.clone(), whole.sessions()), (watching.place.clone(), watching.sessions()));
+    drop((watching, resumed, whole));
+    server.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

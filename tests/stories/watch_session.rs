@@ -17,6 +17,7 @@ stories! {
     a_session_that_has_ended_is_not_watched,
     a_raised_version_alone_ends_no_session,
     a_server_that_stops_says_so,
+    one_session_does_not_take_the_places_of_others,
 }
 timed_stories! { a_session_that_expires_has_ended_too }
 
@@ -110,6 +111,22 @@ async fn a_server_that_stops_says_so(home: Home) -> Outcome {
     let told = told?.err().ok_or("it ended without a word")?;
     assert_eq!((told.code(), reason(&told).as_str()), (Code::Unavailable, "STOPPING"));
     Ok(())
+}
+
+async fn one_session_does_not_take_the_places_of_others(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let anna = server.anna().await?;
+    let phone = server.sign_in("anna", "mobile").await?;
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        streams.push(watch(&server, &anna).await?);
+    }
+    let refused = watch(&server, &anna).await.err().ok_or("it was to be refused")?;
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "OVERLOADED"));
+    streams.push(watch(&server, &phone).await?);
+    drop(streams);
+    eventually("there is a place again", async || Ok(watch(&server, &anna).await.is_ok())).await?;
+    server.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
