@@ -17,6 +17,7 @@ mod page;
 mod record;
 mod refresh_mismatch;
 mod registry;
+mod renew_profiles;
 mod session_makers;
 mod start;
 mod start_session;
@@ -297,6 +298,6 @@ impl App {
         self.metrics.observe_keys(self.ring().keys(), self.now());
         self.metrics.observe_revision(self.verifier.trust().revision());
         self.metrics.observe_followers(self.feed.followers());
-        self.metrics.observe_trust_age(self.keys.age());
+        self.metrics.observe_trust_age(self.feed.age());
     }
 }

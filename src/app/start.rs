@@ -109,10 +109,10 @@ impl App {
     /// Makes the tenant `default` and its admin where there is no such tenant; gives the tenant's id.
     async fn bootstrap(&self, bootstrap: Bootstrap) -> Result<Uuid, Error> {
         let find = async || {
-            self.store.read(async move |conn| tenants::find_by_name(conn, DEFAULT_TENANT).await).await
+            self.store.read(async move |conn| tenants::look_up_by_name(conn, DEFAULT_TENANT).await).await
         };
         if let Some(tenant) = find().await? {
-            return Ok(tenant.id);
+            return Ok(tenant.id());
         }
         let Bootstrap { admin_password, announce } = bootstrap;
         let is_generated = admin_password.is_none();
@@ -159,7 +159,7 @@ impl App {
                 Ok(())
             })
             .await?;
-        find().await?.map(|tenant| tenant.id).ok_or(Error::Conflict)
+        find().await?.map(|tenant| tenant.id()).ok_or(Error::Conflict)
     }
 }
 

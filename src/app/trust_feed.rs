@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
@@ -94,6 +95,8 @@ struct Told {
 /// The feed of one server.
 pub(super) struct TrustFeed {
     told: Mutex<Told>,
+    /// When the log was asked for what was told to its end.
+    confirmed: Mutex<Instant>,
     heard: broadcast::Sender<Heard>,
     places: Arc<Semaphore>,
     /// Apart, so that signed-in clients take no place from verifiers.
@@ -110,6 +113,7 @@ impl TrustFeed {
     pub(super) fn new(max_watchers: usize) -> Self {
         Self {
             told: Mutex::default(),
+            confirmed: Mutex::new(Instant::now()),
             heard: broadcast::Sender::new(BEHIND),
             places: Arc::new(Semaphore::new(max_watchers)),
             session_places: Arc::new(Semaphore::new(max_watchers)),
@@ -186,6 +190,28 @@ impl TrustFeed {
         told.forget_old();
         // Nobody may be there to hear.
         let _ = self.heard.send(Heard::News(Arc::new(news)));
+    }
+
+    /// Tells of the revocations that came to the log, and leaves the place where it is: they are told again once
+    /// all that came with them is known.
+    pub(super) fn tell_ahead(&self, entries: &[Entry]) {
+        let place = self.place();
+        let entries: Vec<_> = entries.iter().filter_map(|entry| Recent::from(entry).revocation).collect();
+        if !entries.is_empty() {
+            // Nobody may be there to hear.
+            let _ = self.heard.send(Heard::News(Arc::new(News { entries, are_keys_new: false, place })));
+        }
+    }
+
+    /// Says that everything was told that the log held at `asked`.
+    pub(super) fn confirm(&self, asked: Instant) {
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        *confirmed = asked.max(*confirmed);
+    }
+
+    /// How old what was told is.
+    pub(super) fn age(&self) -> Duration {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// Begins anew at this place, after the log went back.

@@ -29,7 +29,6 @@ impl App {
             Ok((trust_log::head(conn).await?, trust_log::at(conn, at).await?))
         });
         let (head, at_seen) = read.await?;
-        self.follow_registry(head.registry).await?;
         if went_back(&seen, head.revision, at_seen.as_ref()) {
             tracing::error!(head = head.revision, seen = at, "the trust log went back; it is read anew");
             self.verifier.trust().rewind();
@@ -39,6 +38,9 @@ impl App {
         while self.feed.place().revision < head.revision {
             self.read_on(head.revision).await?;
         }
+        self.feed.confirm(asked);
+        // Last: whatever is wrong with what is registered, revocations are heard.
+        self.follow_registry(head.registry).await?;
         self.keys.confirm(asked);
         Ok(())
     }
@@ -50,7 +52,8 @@ impl App {
             self.store.read(async move |conn| trust_log::after(conn, after, now, BATCH).await).await?;
         entries.iter().for_each(|entry| self.take_in(entry));
         if entries.iter().any(|entry| matches!(entry.change, Some(TrustChange::IssuerKey(_)))) {
-            self.reload_keys().await?;
+            // Nobody may take this place to include the keys before it does.
+            self.reload_keys().await.inspect_err(|_| self.feed.tell_ahead(&entries))?;
         }
         let is_all = i64::try_from(entries.len()).is_ok_and(|count| count < BATCH);
         let reached = match entries.last().map(Place::of) {
@@ -104,7 +107,7 @@ pub async fn follow(app: &App, can_sign: watch::Sender<bool>, stop: Cancellation
         }
         if let Err(error) = app.catch_up().await {
             app.metrics.count_tail_failure();
-            tracing::error!(%error, "can't read the trust log; revocations by other replicas are not seen");
+            tracing::error!(%error, "can't catch up with the trust log; what other replicas change may not be seen");
         }
         let signing = app.check_signing();
         can_sign.send_if_modified(|can_sign| {

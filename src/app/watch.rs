@@ -135,7 +135,7 @@ impl Watcher {
         }
         let event = Event::Snapshot { is_first, is_last, entries, jwks_json };
         self.snapshot = Some((snapshot, told));
-        Message { event, place: None, age: self.app.keys.age() }
+        Message { event, place: None, age: self.app.feed.age() }
     }
 
     fn changes(&mut self, news: &News) -> Message {
@@ -148,6 +148,6 @@ impl Watcher {
     }
 
     fn message(&self, event: Event) -> Message {
-        Message { event, place: Some(self.reached.clone()), age: self.app.keys.age() }
+        Message { event, place: Some(self.reached.clone()), age: self.app.feed.age() }
     }
 }

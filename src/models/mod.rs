@@ -26,6 +26,7 @@ pub mod spare_keys;
 pub mod tenants;
 pub mod trust_log;
 pub mod trusted_issuers;
+pub mod user_sessions;
 pub mod users;
 
 pub use conn::Conn;

@@ -9,7 +9,7 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::{
-    Cached, Conn, Slice, Stored,
+    Cached, Conn, Stored,
     columns::{IdCol, TimeCol},
     on,
     schema::{session_keys, sessions},
@@ -25,7 +25,7 @@ use crate::domain::{
 /// Everything but the salt and the profile.
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = sessions)]
-struct Row {
+pub(super) struct Row {
     id: IdCol,
     tenant_id: IdCol,
     user_id: IdCol,
@@ -112,7 +112,7 @@ const fn broken(column: &'static str) -> Inconsistent {
     Inconsistent { table: "sessions", column }
 }
 
-fn read_profile(json: &str) -> Result<Profile, Inconsistent> {
+pub(super) fn read_profile(json: &str) -> Result<Profile, Inconsistent> {
     serde_json::from_str(json).map_err(|_| broken("profile"))
 }
 
@@ -269,19 +269,6 @@ pub async fn see(conn: &mut Conn, id: Uuid, seen: &Seen, unless_since: DateTime<
     Ok(())
 }
 
-/// A user's sessions that have not been ended; some may have expired.
-pub async fn open_of_user(conn: &mut Conn, user_id: Uuid) -> Stored<Vec<(Session, Profile)>> {
-    let rows: Vec<(Row, String)> = on!(conn, c => {
-        sessions::table
-            .filter(sessions::user_id.eq(IdCol(user_id)))
-            .filter(sessions::end_time.is_null())
-            .select((Row::as_select(), sessions::profile))
-            .load(c)
-            .await
-    })?;
-    rows.into_iter().map(|(row, profile)| Ok((row.try_into()?, read_profile(&profile)?))).collect()
-}
-
 /// Changes what the next tokens of a session say.
 pub async fn set_profile(conn: &mut Conn, id: Uuid, profile: &Profile) -> Stored<()> {
     let profile = write_profile(profile)?;
@@ -290,29 +277,4 @@ pub async fn set_profile(conn: &mut Conn, id: Uuid, profile: &Profile) -> Stored
         Cached(update).execute(c).await
     })?;
     Ok(())
-}
-
-/// A user's sessions, newest first. `live_at` leaves out those that have ended or expired by then.
-pub async fn list(
-    conn: &mut Conn,
-    user_id: Uuid,
-    live_at: Option<DateTime<Utc>>,
-    slice: Slice,
-) -> Stored<Vec<Session>> {
-    let rows: Vec<Row> = on!(conn, c => {
-        let all = sessions::table
-            .filter(sessions::user_id.eq(IdCol(user_id)))
-            .filter(sessions::id.lt(slice.below()))
-            .order(sessions::id.desc())
-            .limit(slice.limit)
-            .select(Row::as_select());
-        match live_at {
-            None => all.load(c).await,
-            Some(now) => {
-                let is_live = sessions::end_time.is_null().and(sessions::idle_expire_time.gt(TimeCol(now)));
-                all.filter(is_live).load(c).await
-            }
-        }
-    })?;
-    rows.into_iter().map(|row| Ok(row.try_into()?)).collect()
 }
