@@ -107,14 +107,17 @@ pub async fn run(
 
     announce(&listener, tls.is_some(), &database)?;
     let stop = CancellationToken::new();
+    // The calls in flight at the end may still revoke something.
+    let silence = CancellationToken::new();
+    let _in_the_end = silence.clone().drop_guard();
     let background = TaskTracker::new();
     background.spawn({
-        let (app, stop) = (app.clone(), stop.clone());
-        async move { trust_tail::follow(&app, can_sign, stop).await }
+        let (app, silence) = (app.clone(), silence.clone());
+        async move { trust_tail::follow(&app, can_sign, silence).await }
     });
     background.spawn({
-        let (app, stop) = (app.clone(), stop.clone());
-        async move { trust_tail::hear_others(&app, stop).await }
+        let (app, silence) = (app.clone(), silence.clone());
+        async move { trust_tail::hear_others(&app, silence).await }
     });
     background.spawn({
         let (app, stop) = (app.clone(), stop.clone());
@@ -161,8 +164,11 @@ pub async fn run(
     stop.cancel();
     background.close();
     if timeout(Duration::from_secs(5), async {
+        // What the calls have left comes first: it may be something to tell.
+        store.close().await;
+        silence.cancel();
         background.wait().await;
-        store.close().await
+        store.close().await;
     })
     .await
     .is_err()

@@ -122,8 +122,8 @@ pub async fn follow(app: &App, can_sign: watch::Sender<bool>, stop: Cancellation
     }
 }
 
-/// Hears when other replicas append to the log, and tells them when this one does, until the server stops. Nothing
-/// but haste depends on it: what is missed is read at the next poll.
+/// Hears when other replicas append to the log, and tells them when this one does, until the server stops, and then
+/// once more what nobody was told yet. Nothing but haste depends on it: what is missed is read at the next poll.
 pub async fn hear_others(app: &App, stop: CancellationToken) {
     if !app.settings.listen_notify || !app.store.can_listen() {
         return;
@@ -131,11 +131,10 @@ pub async fn hear_others(app: &App, stop: CancellationToken) {
     let feed = app.feed.clone();
     let heard = move || feed.wake();
     loop {
-        let listening = app.store.listen(&heard, app.feed.to_announce());
-        let error = tokio::select! {
-            () = stop.cancelled() => return,
-            Err(error) = listening => error,
-        };
+        let Err(error) = app.store.listen(&heard, app.feed.to_announce(), &stop).await else { return };
+        if stop.is_cancelled() {
+            return;
+        }
         tracing::warn!(%error, "can't hear other replicas; their revocations are seen when the log is polled");
         tokio::select! {
             () = stop.cancelled() => return,
