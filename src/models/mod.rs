@@ -30,7 +30,7 @@ pub mod user_sessions;
 pub mod users;
 
 pub use conn::Conn;
-pub use error::StoreError;
+pub use error::{StoreError, TxError};
 pub use store::{Database, PoolState, Store, Work};
 
 use conn::{Cached, on};

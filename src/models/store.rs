@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Conn, StoreError,
+    Conn, StoreError, TxError,
     conn::{Either, PgConn, SqliteConn},
     migrate,
 };
@@ -232,7 +232,7 @@ impl Store {
         for repeats in 0..self.0.max_connections {
             let mut conn = self.connection(access).await?;
             match work.clone()(&mut conn).await {
-                Err(StoreError::Lost(_)) => drop(conn),
+                Err(StoreError::Lost(_)) => conn.spoil(),
                 done => return Ok(Done { value: done?, is_repeated: repeats > 0 }),
             }
         }
@@ -250,7 +250,7 @@ impl Store {
             + Send
             + 'static,
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: TxError,
     {
         self.tx_then(work, |_| {}).await
     }
@@ -263,7 +263,7 @@ impl Store {
             + Send
             + 'static,
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: TxError,
     {
         let store = self.clone();
         let task = self.0.transactions.spawn(async move {
@@ -277,6 +277,9 @@ impl Store {
                 Err(error) => {
                     // A connection that can't even roll back is broken, and the pool drops it.
                     let _ = conn.rollback().await;
+                    if error.is_away() {
+                        conn.spoil();
+                    }
                     Err(error)
                 }
             }
