@@ -29,8 +29,10 @@ const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 /// More connections to one SQLite file only compete for its cache.
 const MOST_SQLITE_READERS: u32 = 8;
 
-/// A replica that the network has cut off in the middle of a transaction must not hold its locks for hours.
-const PG_SESSION: &str = "SET idle_in_transaction_session_timeout = '15s'; SET lock_timeout = '5s'";
+/// A replica that the network has cut off in the middle of a transaction must not hold its locks for hours, and no
+/// statement outlives the call that it is for, which is given up after 60 s.
+const PG_SESSION: &str = "SET idle_in_transaction_session_timeout = '15s'; SET lock_timeout = '5s'; \
+                          SET statement_timeout = '65s'";
 
 type Manager<C> = AsyncDieselConnectionManager<C>;
 

@@ -15,6 +15,7 @@ mod foreign;
 mod guard;
 mod key_lookups;
 mod last_seen;
+mod lists;
 mod many_sessions;
 mod none_missed;
 mod outside;
