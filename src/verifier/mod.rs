@@ -12,6 +12,7 @@
 //! Must not enter: anything of the server. It knows [`crate::domain`]'s claims and the generated contract.
 
 mod budget;
+mod channel;
 mod checked;
 mod checking;
 mod claims;

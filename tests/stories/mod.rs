@@ -11,6 +11,7 @@ mod connected;
 mod crash;
 mod damage;
 mod device_change;
+mod fail_closed;
 mod foreign;
 mod guard;
 mod key_lookups;
