@@ -25,6 +25,7 @@ mod foreign_keys;
 mod guard;
 mod header;
 mod key;
+pub(crate) mod not_begun;
 mod said;
 mod shared;
 mod signed_in;
