@@ -260,7 +260,7 @@ impl App {
         T: Send + 'static,
     {
         let expire_time = self.revocation_expire_time(now);
-        let (verifier, feed) = (self.verifier.clone(), self.feed.clone());
+        let (verifier, feed, uptime) = (self.verifier.clone(), self.feed.clone(), self.clock.uptime());
         let changed = self.store.tx_then(
             async move |conn| {
                 let (value, revocations) = work(conn).await?;
@@ -270,7 +270,7 @@ impl App {
             },
             move |(_, revocations)| {
                 for revocation in revocations {
-                    verifier.trust().admit(revocation, expire_time);
+                    verifier.trust().admit(revocation, expire_time, uptime);
                 }
                 if !revocations.is_empty() {
                     feed.announce();

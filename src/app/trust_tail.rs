@@ -70,7 +70,7 @@ impl App {
     fn take_in(&self, entry: &Entry) {
         match &entry.change {
             Some(TrustChange::Revoked(revocation)) => {
-                self.verifier.trust().admit(revocation, entry.expire_time);
+                self.verifier.trust().admit(revocation, entry.expire_time, self.clock.uptime());
             }
             // The keys are read anew once for all such entries.
             Some(TrustChange::IssuerKey(_)) => {}
@@ -101,7 +101,7 @@ pub async fn follow(app: &App, can_sign: watch::Sender<bool>, stop: Cancellation
             () = stop.cancelled() => return,
             () = app.feed.grown() => {}
             _ = ticks.tick() => {
-                app.verifier.trust().prune(app.now());
+                app.verifier.trust().prune(app.now(), app.clock.uptime());
                 app.feed.rest();
             }
         }

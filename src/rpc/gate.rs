@@ -25,6 +25,7 @@ use super::{
 use crate::{
     app::{App, CallLabels, Caller, Error, MethodLabel},
     domain::{audit::Origin, proxy},
+    verifier::not_begun,
 };
 
 /// Where the request's id is read and written.
@@ -66,7 +67,11 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
                     Err(_) => status::too_slow().into_http(),
                 }
             }
-            Err(error) => Status::from(error).into_http(),
+            Err(error) => {
+                let mut refusal = Status::from(error).into_http();
+                not_begun::refused(request.headers(), refusal.headers_mut());
+                refusal
+            }
         }
     };
     let mut call = Call { app: &app, method, started, span: span.clone(), code: Code::Cancelled };

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::{
     Expected, Refusal, SharedKey, Verifier,
     checked::Checked,
-    claims::{check_claims, claims, claims_of_shared},
+    claims::{access_claims, check_claims, claims_of_shared},
     header::Parts,
 };
 use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims};
@@ -25,8 +25,12 @@ impl Verifier {
         now: DateTime<Utc>,
     ) -> Result<Claims, Refusal> {
         let digest = self.checked.digest(token);
-        if let Some(known) = digest.and_then(|digest| self.checked.get(&digest)) {
-            return self.check_again(&known, expected, now);
+        if let Some((digest, known)) = digest.and_then(|digest| Some((digest, self.checked.get(&digest)?))) {
+            if self.is_vouched_for(&known, expected, now) {
+                self.check_standing(&known.claims, expected, now)?;
+                return Ok(known.claims.clone());
+            }
+            self.checked.forget(&digest);
         }
         let token = &*self.signed(token)?;
         let parts = Parts::split(token)?;
@@ -46,21 +50,10 @@ impl Verifier {
         Ok(claims)
     }
 
-    /// What may have changed since the signature of a token was checked.
-    fn check_again(
-        &self,
-        known: &Checked,
-        expected: &Expected,
-        now: DateTime<Utc>,
-    ) -> Result<Claims, Refusal> {
-        if self.issuer_key(&known.vouched_by).is_none() {
-            return Err(Refusal::UnknownKey);
-        }
-        if known.vouched_until <= (now - expected.leeway).timestamp() {
-            return Err(Refusal::Expired);
-        }
-        self.check_standing(&known.claims, expected, now)?;
-        Ok(known.claims.clone())
+    /// Whether what a remembered token rests on is still there. Where it isn't, only the whole check knows why.
+    fn is_vouched_for(&self, known: &Checked, expected: &Expected, now: DateTime<Utc>) -> bool {
+        self.issuer_key(&known.vouched_by).is_some()
+            && known.vouched_until > (now - expected.leeway).timestamp()
     }
 
     fn check_standing(
@@ -83,11 +76,11 @@ impl Verifier {
     ) -> Result<Checked, Refusal> {
         if let Some(key) = self.issuer_key(parts.kid()?) {
             parts.require_signature(&key)?;
-            return Ok(Checked::by_issuer(claims(parts)?, key.kid()));
+            return Ok(Checked::by_issuer(access_claims(parts)?, key.kid()));
         }
         let endorsed = self.endorsed_key(parts, expected, now)?;
         parts.require_signature(&endorsed.key)?;
-        let claims: Claims = claims(parts)?;
+        let claims = access_claims(parts)?;
         let is_own_session = claims.sub == endorsed.user_id
             && claims.user.as_ref().is_some_and(|user| user.sid == endorsed.session_id);
         if !is_own_session {
@@ -107,7 +100,7 @@ impl Verifier {
         let token = &*self.signed(token)?;
         let parts = Parts::split(token)?;
         parts.require_type(ACCESS_TOKEN_TYPE)?;
-        let claims: Claims = claims(&parts)?;
+        let claims = access_claims(&parts)?;
         check_claims(&claims, expected, now)?;
         if self.trust.is_revoked(&claims) {
             return Err(Refusal::Revoked);

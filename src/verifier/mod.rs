@@ -12,6 +12,7 @@
 //! Must not enter: anything of the server. It knows [`crate::domain`]'s claims and the generated contract.
 
 mod budget;
+mod channel;
 mod checked;
 mod checking;
 mod claims;
@@ -24,6 +25,7 @@ mod foreign_keys;
 mod guard;
 mod header;
 mod key;
+pub(crate) mod not_begun;
 mod said;
 mod shared;
 mod signed_in;
