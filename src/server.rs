@@ -7,7 +7,7 @@ mod tls;
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use ::http::HeaderMap;
-use axum::{extract::State, handler::Handler, response::Response};
+use axum::{handler::Handler, response::Response};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
@@ -192,8 +192,8 @@ pub async fn open_beside(settings: Checked, rng: Arc<dyn Randomness>) -> Result<
 }
 
 /// The answer to a path that leads nowhere, in the caller's own language.
-async fn nowhere(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    if rpc::gate::is_grpc(&headers) { rpc::gate::unknown_method(&app, &headers) } else { http::not_found() }
+async fn nowhere(headers: HeaderMap) -> Response {
+    if rpc::gate::is_grpc(&headers) { rpc::gate::unknown_method(&headers) } else { http::not_found() }
 }
 
 /// Every service of the contract, and the whole.

@@ -201,11 +201,6 @@ impl App {
         self.clock.now()
     }
 
-    /// An id for a request that came without one.
-    pub fn new_request_id(&self) -> String {
-        self.rng.random_id().map(|id| id.to_string()).unwrap_or_default()
-    }
-
     /// What a token must be for this audience.
     fn expected(&self, audience: Option<&str>) -> Expected {
         Expected {
@@ -294,6 +289,7 @@ impl App {
         self.metrics.observe_cache("session_makers", self.makers.len());
         self.metrics.observe_cache("sessions_seen", self.last_seen.len());
         self.metrics.observe_cache("endorsed_keys", self.verifier.remembered_keys());
+        self.metrics.observe_cache("checked_tokens", self.verifier.remembered_tokens());
         self.metrics.observe_cache("revocations", self.verifier.trust().len());
         self.metrics.observe_keys(self.ring().keys(), self.now());
         self.metrics.observe_revision(self.verifier.trust().revision());

@@ -107,3 +107,5 @@ impl<Q> QueryId for Cached<Q> {
 impl<Q: Query> Query for Cached<Q> {
     type SqlType = Q::SqlType;
 }
+
+impl<Q, C> diesel::RunQueryDsl<C> for Cached<Q> {}

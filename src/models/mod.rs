@@ -23,6 +23,7 @@ pub mod server_secrets;
 pub mod session_keys;
 pub mod sessions;
 pub mod spare_keys;
+pub mod steps;
 pub mod tenants;
 pub mod trust_log;
 pub mod trusted_issuers;

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, Insertable, IntoSql, NullableExpressionMethods,
-    OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper, sql_types::Bool,
+    BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension,
+    QueryDsl, Queryable, Selectable, SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -175,50 +175,6 @@ pub async fn find_maker(conn: &mut Conn, id: Uuid) -> Stored<Option<Maker>> {
         Ok::<_, Inconsistent>(SealedKey { algorithm, sealed_private_key })
     };
     Ok(Some(Maker { session: row.try_into()?, salt, key: key.map(open).transpose()? }))
-}
-
-/// A step along the refresh chain.
-#[derive(Debug, Clone)]
-pub struct Step {
-    /// The generation that is spent.
-    pub generation: i64,
-    /// When.
-    pub now: DateTime<Utc>,
-    /// When the session expires from now on unless it is refreshed before.
-    pub idle_expire_time: DateTime<Utc>,
-    /// Who asks.
-    pub address: String,
-    /// The network of that; empty where it is not known.
-    pub network: String,
-    /// It may come from another network than the step before.
-    pub is_from_anywhere: bool,
-}
-
-/// Takes a step along the refresh chain, in one statement: of any number at once, one succeeds. Gives
-/// what the next token says; `None` where the session is not at this generation, has ended or expired, or where the
-/// step comes from elsewhere and must not.
-pub async fn advance(conn: &mut Conn, id: Uuid, step: &Step) -> Stored<Option<Profile>> {
-    let profiles: Vec<String> = on!(conn, c => {
-        let is_from_there = sessions::last_network
-            .eq(&step.network)
-            .or(sessions::last_network.eq(""))
-            .or(step.is_from_anywhere.into_sql::<Bool>());
-        let is_here = sessions::id
-            .eq(IdCol(id))
-            .and(is_from_there)
-            .and(sessions::generation.eq(step.generation))
-            .and(sessions::end_time.is_null())
-            .and(sessions::idle_expire_time.gt(TimeCol(step.now)));
-        let update = diesel::update(sessions::table.filter(is_here)).set((
-            sessions::generation.eq(step.generation + 1),
-            sessions::refresh_time.eq(TimeCol(step.now)),
-            sessions::idle_expire_time.eq(TimeCol(step.idle_expire_time)),
-            sessions::last_address.eq(&step.address),
-            sessions::last_network.eq(&step.network),
-        ));
-        Cached(update.returning(sessions::profile)).get_results(c).await
-    })?;
-    Ok(profiles.into_iter().next().map(|json| read_profile(&json)).transpose()?)
 }
 
 /// The session with what its tokens say.

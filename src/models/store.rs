@@ -19,6 +19,7 @@ use super::{
     Conn, StoreError, TxError,
     conn::{Either, PgConn, SqliteConn},
     migrate,
+    steps::Steps,
 };
 
 /// How long a caller waits for a connection.
@@ -27,7 +28,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 /// More connections to one SQLite file only compete for its cache.
-const MOST_SQLITE_READERS: u32 = 8;
+const MOST_SQLITE_READERS: u32 = 4;
 
 /// A replica that the network has cut off in the middle of a transaction must not hold its locks for hours, and no
 /// statement outlives the call that it is for, which is given up after 60 s.
@@ -103,6 +104,7 @@ struct Inner {
     pools: Pools,
     max_connections: u32,
     transactions: TaskTracker,
+    steps: Steps,
 }
 
 pub(super) enum Pools {
@@ -195,7 +197,12 @@ impl Store {
                 Pools::Pg { pool, config: config.clone() }
             }
         };
-        Ok(Self(Arc::new(Inner { pools, max_connections, transactions: TaskTracker::new() })))
+        Ok(Self(Arc::new(Inner {
+            pools,
+            max_connections,
+            transactions: TaskTracker::new(),
+            steps: Steps::default(),
+        })))
     }
 
     /// Runs statements that stand alone and write nothing.
@@ -300,6 +307,21 @@ impl Store {
 
     pub(super) fn pools_ref(&self) -> &Pools {
         &self.0.pools
+    }
+
+    /// The steps along refresh chains that wait.
+    pub(super) fn steps(&self) -> &Steps {
+        &self.0.steps
+    }
+
+    /// A connection that writes, for as long as it is kept.
+    pub(super) async fn writer(&self) -> Result<Conn, StoreError> {
+        self.connection(Access::Write).await
+    }
+
+    /// Runs something that closing waits for, whether its caller does or not.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.transactions.spawn(work);
     }
 
     /// How the pools stand.

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::{
     Expected, Refusal, SharedKey, Verifier,
     checked::Checked,
-    claims::{access_claims, check_claims, claims_of_shared},
+    claims::{check_claims, claims, claims_of_shared},
     header::Parts,
 };
 use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims};
@@ -76,11 +76,11 @@ impl Verifier {
     ) -> Result<Checked, Refusal> {
         if let Some(key) = self.issuer_key(parts.kid()?) {
             parts.require_signature(&key)?;
-            return Ok(Checked::by_issuer(access_claims(parts)?, key.kid()));
+            return Ok(Checked::by_issuer(claims(parts)?, key.kid()));
         }
         let endorsed = self.endorsed_key(parts, expected, now)?;
         parts.require_signature(&endorsed.key)?;
-        let claims = access_claims(parts)?;
+        let claims: Claims = claims(parts)?;
         let is_own_session = claims.sub == endorsed.user_id
             && claims.user.as_ref().is_some_and(|user| user.sid == endorsed.session_id);
         if !is_own_session {
@@ -100,7 +100,7 @@ impl Verifier {
         let token = &*self.signed(token)?;
         let parts = Parts::split(token)?;
         parts.require_type(ACCESS_TOKEN_TYPE)?;
-        let claims = access_claims(&parts)?;
+        let claims: Claims = claims(&parts)?;
         check_claims(&claims, expected, now)?;
         if self.trust.is_revoked(&claims) {
             return Err(Refusal::Revoked);

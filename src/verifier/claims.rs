@@ -2,10 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
+use serde::de::DeserializeOwned;
 
 use super::{Expected, Refusal, SharedKey, header::Parts};
 use crate::domain::claims::Claims;
@@ -15,20 +12,6 @@ pub(super) fn claims<T: DeserializeOwned>(parts: &Parts<'_>) -> Result<T, Refusa
     serde_json::from_slice(&json).map_err(|_| Refusal::Invalid("claims are missing or of the wrong type"))
 }
 
-/// The claims of an access token. One that names a session must say all that a session's token says: taken for a
-/// service's, no revocation of sessions, users and tenants would count for it.
-pub(super) fn access_claims(parts: &Parts<'_>) -> Result<Claims, Refusal> {
-    #[derive(Deserialize)]
-    struct Said {
-        sid: Option<IgnoredAny>,
-    }
-    let access: Claims = claims(parts)?;
-    if access.user.is_none() && claims::<Said>(parts)?.sid.is_some() {
-        return Err(Refusal::Invalid("the claims of a session are missing or of the wrong type"));
-    }
-    Ok(access)
-}
-
 /// The claims, once the signature is known to be made with the audience's own secret. It says nothing of others.
 pub(super) fn claims_of_shared(
     parts: &Parts<'_>,
@@ -36,7 +19,7 @@ pub(super) fn claims_of_shared(
     expected: &Expected,
 ) -> Result<Claims, Refusal> {
     parts.require_signature(secret)?;
-    let claims = access_claims(parts)?;
+    let claims: Claims = claims(parts)?;
     let audience = expected.audience.as_ref().map(std::slice::from_ref);
     if audience != Some(&*claims.aud) {
         return Err(Refusal::Invalid("signed with the secret of another audience"));

@@ -148,6 +148,13 @@ impl Verifier {
         self
     }
 
+    /// Remembers up to so many checked session keys, instead of [`Self::REMEMBERS_AT_MOST`].
+    #[must_use]
+    pub fn with_session_keys(mut self, keys: usize) -> Self {
+        self.endorsed = Cache::new(keys);
+        self
+    }
+
     /// Remembers up to so many tokens that were good, at about 1 KiB each, so that the next check of one costs no
     /// signature. Its end, its revocation and the withdrawal of the key behind it still count at once.
     #[must_use]
