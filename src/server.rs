@@ -7,7 +7,7 @@ mod tls;
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use ::http::HeaderMap;
-use axum::{extract::State, handler::Handler, response::Response};
+use axum::{handler::Handler, response::Response};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
@@ -107,14 +107,17 @@ pub async fn run(
 
     announce(&listener, tls.is_some(), &database)?;
     let stop = CancellationToken::new();
+    // The calls in flight at the end may still revoke something.
+    let silence = CancellationToken::new();
+    let _in_the_end = silence.clone().drop_guard();
     let background = TaskTracker::new();
     background.spawn({
-        let (app, stop) = (app.clone(), stop.clone());
-        async move { trust_tail::follow(&app, can_sign, stop).await }
+        let (app, silence) = (app.clone(), silence.clone());
+        async move { trust_tail::follow(&app, can_sign, silence).await }
     });
     background.spawn({
-        let (app, stop) = (app.clone(), stop.clone());
-        async move { trust_tail::hear_others(&app, stop).await }
+        let (app, silence) = (app.clone(), silence.clone());
+        async move { trust_tail::hear_others(&app, silence).await }
     });
     background.spawn({
         let (app, stop) = (app.clone(), stop.clone());
@@ -161,8 +164,11 @@ pub async fn run(
     stop.cancel();
     background.close();
     if timeout(Duration::from_secs(5), async {
+        // What the calls have left comes first: it may be something to tell.
+        store.close().await;
+        silence.cancel();
         background.wait().await;
-        store.close().await
+        store.close().await;
     })
     .await
     .is_err()
@@ -186,8 +192,8 @@ pub async fn open_beside(settings: Checked, rng: Arc<dyn Randomness>) -> Result<
 }
 
 /// The answer to a path that leads nowhere, in the caller's own language.
-async fn nowhere(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    if rpc::gate::is_grpc(&headers) { rpc::gate::unknown_method(&app, &headers) } else { http::not_found() }
+async fn nowhere(headers: HeaderMap) -> Response {
+    if rpc::gate::is_grpc(&headers) { rpc::gate::unknown_method(&headers) } else { http::not_found() }
 }
 
 /// Every service of the contract, and the whole.

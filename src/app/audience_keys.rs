@@ -8,14 +8,17 @@ use secrecy::{ExposeSecret, SecretSlice};
 use super::Error;
 use crate::{
     crypto::{encryption::EncryptionKey, mac::MacKey, sealing::Sealer},
-    domain::audience::{self, Audience, Secret, Signing},
-    models::audience_secrets::SealedSecret,
+    domain::audience::{self, Secret, Signing},
+    models::{audience_secrets::SealedSecret, audiences::Found},
     verifier::SharedKey,
 };
 
 /// What tokens for one audience are made with.
 pub(super) struct AudienceKeys {
-    audience: Audience,
+    name: String,
+    /// How they are signed, or why that is not known here: then there are none.
+    signing: Result<Signing, String>,
+    encryption_jwk: Option<String>,
     /// Their times, in the order of what was opened.
     secrets: Vec<Secret>,
     opened: Vec<Opened<SecretKey>>,
@@ -34,31 +37,39 @@ struct SecretKey {
 impl AudienceKeys {
     /// Opens what is stored. What `before` has opened is not opened again.
     pub(super) fn open(
-        audience: Audience,
+        found: Found,
         stored: Vec<SealedSecret>,
         sealer: &Sealer,
         before: Option<&Self>,
     ) -> Self {
+        let Found { name, audience, .. } = found;
+        let (signing, encryption_jwk) = match audience {
+            Ok(audience) => (Ok(audience.signing), audience.encryption_jwk),
+            Err(error) => {
+                tracing::error!(audience = name, %error, "can't use an audience; it gets no tokens");
+                (Err(error.to_string()), None)
+            }
+        };
         let opened = stored.iter().map(|stored| {
             let known = before.and_then(|before| before.opened(&stored.secret.kid));
             known.map_or_else(|| open_secret(stored, sealer).map(Arc::new), Ok)
         });
         let opened: Vec<_> = opened.collect();
-        let encryption = audience.encryption_jwk.as_ref().map(|jwk| {
-            let known = before.filter(|before| before.audience.encryption_jwk.as_ref() == Some(jwk));
+        let encryption = encryption_jwk.as_ref().map(|jwk| {
+            let known = before.filter(|before| before.encryption_jwk.as_ref() == Some(jwk));
             match known.and_then(|before| before.encryption.clone()) {
                 Some(Ok(key)) => Ok(key),
                 _ => EncryptionKey::from_jwk(jwk).map(Arc::new).map_err(|error| error.to_string()),
             }
         });
         for error in opened.iter().filter_map(|key| key.as_ref().err()) {
-            tracing::error!(audience = audience.name, %error, "an audience's secret can't be used");
+            tracing::error!(audience = name, %error, "an audience's secret can't be used");
         }
         if let Some(Err(error)) = &encryption {
-            tracing::error!(audience = audience.name, %error, "an audience's encryption key can't be used");
+            tracing::error!(audience = name, %error, "an audience's encryption key can't be used");
         }
         let secrets = stored.into_iter().map(|stored| stored.secret).collect();
-        Self { audience, secrets, opened, encryption }
+        Self { name, signing, encryption_jwk, secrets, opened, encryption }
     }
 
     fn opened(&self, kid: &str) -> Option<Arc<SecretKey>> {
@@ -72,13 +83,15 @@ impl AudienceKeys {
 
     /// Its name.
     pub(super) fn name(&self) -> &str {
-        &self.audience.name
+        &self.name
     }
 
     /// The secret that signs its tokens; `None` where they are signed as all others are.
     pub(super) fn signer(&self, now: DateTime<Utc>) -> Result<Option<&MacKey>, Error> {
-        if self.audience.signing == Signing::PublicKey {
-            return Ok(None);
+        match &self.signing {
+            Err(why) => return Err(self.cannot(why)),
+            Ok(Signing::PublicKey) => return Ok(None),
+            Ok(Signing::Hs256) => {}
         }
         let secret = audience::signing(&self.secrets, now);
         let (_, opened) = secret
@@ -104,18 +117,19 @@ impl AudienceKeys {
         Ok(())
     }
 
-    /// Whether some key of it can't be used.
+    /// Whether it, or some key of it, can't be used.
     pub(super) fn is_damaged(&self) -> bool {
-        self.opened.iter().any(Result::is_err)
+        self.signing.is_err()
+            || self.opened.iter().any(Result::is_err)
             || self.encryption.as_ref().is_some_and(Result::is_err)
-            || (self.audience.signing == Signing::Hs256 && self.opened.is_empty())
+            || (self.signing == Ok(Signing::Hs256) && self.opened.is_empty())
     }
 
-    /// Its secrets whose signatures are accepted.
+    /// Its secrets whose signatures are accepted; none where it is not known what they are for.
     pub(super) fn accepted(&self, longest_life: TimeDelta, now: DateTime<Utc>) -> Vec<SharedKey> {
         let is_alive = |secret: &Secret| audience::is_alive(secret, &self.secrets, longest_life, now);
         self.each()
-            .filter(|(secret, _)| is_alive(secret))
+            .filter(|(secret, _)| self.signing == Ok(Signing::Hs256) && is_alive(secret))
             .filter_map(|(_, opened)| Some(opened.as_ref().ok()?.checks.clone()))
             .collect()
     }

@@ -118,12 +118,12 @@ impl App {
         &self,
         caller: &Caller,
         action: Action,
-        audience: &Audience,
+        target: Target,
         origin: &Origin,
         now: DateTime<Utc>,
     ) -> Result<Event, Error> {
         let by = By { tenant_id: self.default_tenant_id, actor_id: Some(caller.user_id), origin };
-        self.event(by, action, Target::Audience(audience.id, audience.name.clone()), now)
+        self.event(by, action, target, now)
     }
 
     fn audience_info(&self, audience: Audience, stored: &[SealedSecret], now: DateTime<Utc>) -> AudienceInfo {
@@ -164,7 +164,8 @@ pub async fn create(
         Signing::PublicKey => None,
         Signing::Hs256 => Some(Made::new(app, now)?),
     };
-    let event = app.audience_event(caller, Action::CreateAudience, &audience, origin, now)?;
+    let target = Target::Audience(audience.id, audience.name.clone());
+    let event = app.audience_event(caller, Action::CreateAudience, target, origin, now)?;
     let created = app.store.tx::<_, Error, _>(async move |conn| {
         // Held first, so that nobody else registers one too many.
         trust_log::raise_registry(conn).await?;
@@ -209,8 +210,9 @@ pub async fn update(
         None => None,
     };
     let known = app.store.read(async move |conn| audiences::find(conn, id).await).await?;
-    let known = known.ok_or(Error::NotFound("audience"))?;
-    let event = app.audience_event(caller, Action::UpdateAudience, &known, origin, now)?;
+    let name = known.ok_or(Error::NotFound("audience"))?.name;
+    let target = Target::Audience(id, name);
+    let event = app.audience_event(caller, Action::UpdateAudience, target, origin, now)?;
     let default_wait = app.settings.signing.publish_before;
     let longest_life = app.settings.longest_life();
     let updated = app.store.tx::<_, Error, _>(async move |conn| {
@@ -265,15 +267,14 @@ async fn bury_dead(
 /// Removes an audience: its secrets count no more, and tokens that are asked for it are made like any other.
 pub async fn delete(app: &App, caller: &Caller, id: Uuid, origin: &Origin) -> Result<(), Error> {
     caller.require_root()?;
-    let known = app.store.read(async move |conn| audiences::find(conn, id).await).await?;
-    let known = known.ok_or(Error::NotFound("audience"))?;
-    let event = app.audience_event(caller, Action::DeleteAudience, &known, origin, app.now())?;
+    // Named once it is known; one that makes no sense can be removed too.
+    let target = Target::Audience(id, String::new());
+    let mut event = app.audience_event(caller, Action::DeleteAudience, target, origin, app.now())?;
     let deleted = app.store.tx::<_, Error, _>(async move |conn| {
         trust_log::raise_registry(conn).await?;
         audience_secrets::delete_of(conn, id).await?;
-        if !audiences::delete(conn, id).await? {
-            return Err(Error::NotFound("audience"));
-        }
+        let name = audiences::delete(conn, id).await?.ok_or(Error::NotFound("audience"))?;
+        event.target_name = Some(name);
         audit_events::append(conn, &event).await?;
         Ok(())
     });
@@ -306,19 +307,25 @@ pub async fn get(app: &App, caller: &Caller, which: &Which) -> Result<AudienceIn
     Ok(app.audience_info(audience, &stored, app.now()))
 }
 
-/// The audiences, newest first.
+/// The audiences, newest first, without those that make no sense.
 pub async fn list(app: &App, caller: &Caller, page: Page) -> Result<Paged<AudienceInfo>, Error> {
     caller.require_root()?;
     let slice = page.slice();
     let found = app.store.read(async move |conn| {
         let found = audiences::list(conn, slice).await?;
-        let ids: Vec<Uuid> = found.iter().map(|audience| audience.id).collect();
+        let ids: Vec<Uuid> = found.iter().map(|found| found.id).collect();
         let stored = audience_secrets::of_audiences(conn, &ids).await?;
         Ok((found, stored))
     });
     let (found, stored) = found.await?;
     let now = app.now();
-    let Paged { items, next } = page.cut(found, |audience| audience.id);
-    let items = items.into_iter().map(|audience| app.audience_info(audience, &stored, now)).collect();
-    Ok(Paged { items, next })
+    let Paged { items, next } = page.cut(found, |found| found.id);
+    let items = items.into_iter().filter_map(|found| match found.audience {
+        Ok(audience) => Some(app.audience_info(audience, &stored, now)),
+        Err(error) => {
+            tracing::error!(id = %found.id, %error, "an audience makes no sense");
+            None
+        }
+    });
+    Ok(Paged { items: items.collect(), next })
 }

@@ -64,17 +64,18 @@ impl Caller {
 }
 
 /// The tenant of this name, or the caller's own where the name is empty. One that the caller does not
-/// administer is as good as not there.
+/// administer is as good as not there; one of which something makes no sense is there without that.
 pub(super) async fn administered_tenant(app: &App, caller: &Caller, name: &str) -> Result<Tenant, Error> {
     if !name.is_empty() && tenant::parse_name("tenant", name).is_err() {
         return Err(Error::NotFound("tenant"));
     }
     let own = caller.tenant_id;
     let tenant = app.store.read(async move |conn| match name {
-        "" => tenants::find(conn, own).await,
-        name => tenants::find_by_name(conn, name).await,
+        "" => tenants::look_up(conn, own).await,
+        name => tenants::look_up_by_name(conn, name).await,
     });
-    tenant.await?.filter(|tenant| caller.administers(tenant.id)).ok_or(Error::NotFound("tenant"))
+    let tenant = tenant.await?.map(tenants::Found::readable);
+    tenant.filter(|tenant| caller.administers(tenant.id)).ok_or(Error::NotFound("tenant"))
 }
 
 /// The user of this id, who is the caller or one whom it administers.

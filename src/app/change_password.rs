@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use super::{App, Caller, Error, end_sessions::end_all, record::By};
+use super::{App, Caller, Error, end_sessions::end_all, record::By, renew_profiles::renew};
 use crate::{
     crypto::passwords::Verdict,
     domain::{
@@ -13,7 +13,7 @@ use crate::{
         trust::Revocation,
         user::User,
     },
-    models::{Conn, audit_events, sessions, users, users::Credentials},
+    models::{Conn, audit_events, sessions, user_sessions, users, users::Credentials},
 };
 
 /// The passwords in their one form, and what else ends.
@@ -77,9 +77,9 @@ async fn end_sessions(
     };
     let mut ended = 0;
     let mut revocations = Vec::new();
-    for (session, profile) in sessions::open_of_user(conn, user.id).await? {
+    renew(conn, user, Some(kept)).await?;
+    for session in user_sessions::open(conn, user.id).await? {
         if session.id == kept {
-            sessions::set_profile(conn, kept, &user.profile(profile.aud, profile.scope)).await?;
             continue;
         }
         let end = End { time: now, reason: EndReason::PasswordChanged };

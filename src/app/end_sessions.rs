@@ -9,7 +9,7 @@ use crate::{
         trust::Revocation,
         user::User,
     },
-    models::{Conn, sessions, users},
+    models::{Conn, sessions, user_sessions, users},
 };
 
 /// Ends them in the caller's transaction, which holds the user's row. Gives how many were live, and what
@@ -26,7 +26,7 @@ pub(super) async fn end_all(
         return Err(Error::Conflict);
     }
     let mut ended = 0;
-    for (session, _) in sessions::open_of_user(conn, user.id).await? {
+    for session in user_sessions::open(conn, user.id).await? {
         let was_live = sessions::end(conn, session.id, End { time: now, reason }).await?;
         ended += u32::from(was_live == Some(true));
     }

@@ -3,7 +3,7 @@
 use crate::{
     crypto::{CryptoError, passwords::HashError, sealing::CannotOpen},
     domain::{Inconsistent, InvalidField, audience::NotNow, issuer_key::OutOfOrder},
-    models::StoreError,
+    models::{StoreError, TxError},
     verifier::Refusal,
 };
 
@@ -135,6 +135,12 @@ impl From<StoreError> for Error {
             StoreError::Taken(_) | StoreError::Conflict(_) => Self::Conflict,
             StoreError::Inconsistent(_) | StoreError::Query(_) => Self::Internal(error.to_string()),
         }
+    }
+}
+
+impl TxError for Error {
+    fn is_away(&self) -> bool {
+        matches!(self, Self::StoreUnavailable(_))
     }
 }
 

@@ -92,8 +92,7 @@ impl App {
         let feed = self.feed.clone();
         let work = async move |conn: &mut Conn| {
             trust_log::hold(conn).await?;
-            let stored = issuer_keys::list(conn).await?;
-            let keys: Vec<IssuerKey> = stored.into_iter().map(|stored| stored.key).collect();
+            let keys = readable(issuer_keys::list(conn).await?);
             let new = made.iter().map(|made| made.key.clone()).collect();
             let changes = decide(deed, &keys, new, &schedule, now)?;
             write(conn, &changes, made, &trail).await?;
@@ -112,7 +111,7 @@ impl App {
     /// Makes the first key of an installation.
     pub(super) async fn begin_signing(&self) -> Result<(), Error> {
         let (now, schedule) = (self.now(), self.schedule());
-        if !issuer_key::is_lifeless(self.ring().keys(), &schedule, now) {
+        if !self.ring().is_lifeless(&schedule, now) {
             return Ok(());
         }
         let algorithm = self.settings.signing.algorithm;
@@ -153,6 +152,11 @@ impl App {
     fn trail_of(&self, caller: &Caller, origin: &Origin) -> Trail {
         self.trail(self.default_tenant_id, Some(caller.user_id), origin, self.now())
     }
+}
+
+/// The keys that make sense. What doesn't stays as it is, and what is read anew tells the log of it.
+fn readable(found: Vec<issuer_keys::Found>) -> Vec<IssuerKey> {
+    found.into_iter().filter_map(|found| Some(found.key.ok()?.key)).collect()
 }
 
 fn find<'k>(keys: &'k [IssuerKey], kid: &str) -> Result<&'k IssuerKey, Error> {
@@ -219,11 +223,11 @@ fn changed(changes: Vec<Change>, state: State) -> Option<IssuerKey> {
     })
 }
 
-/// The issuer's keys, the newest first.
+/// The issuer's keys, the newest first, without those that make no sense.
 pub async fn list(app: &App, caller: &Caller) -> Result<Vec<KeyInfo>, Error> {
     caller.require_root()?;
-    let stored = app.store.read(async |conn| issuer_keys::list(conn).await).await?;
-    Ok(stored.into_iter().map(|stored| app.info(stored.key)).collect())
+    let found = app.store.read(async |conn| issuer_keys::list(conn).await).await?;
+    Ok(readable(found).into_iter().map(|key| app.info(key)).collect())
 }
 
 /// Makes a key that verifiers are told of from now on, and that may sign once they had time to fetch it.
@@ -256,8 +260,7 @@ pub async fn revoke(
     origin: &Origin,
 ) -> Result<(KeyInfo, Option<KeyInfo>), Error> {
     caller.require_root()?;
-    let stored = app.store.read(async |conn| issuer_keys::list(conn).await).await?;
-    let keys: Vec<IssuerKey> = stored.into_iter().map(|stored| stored.key).collect();
+    let keys = readable(app.store.read(async |conn| issuer_keys::list(conn).await).await?);
     let key = find(&keys, kid)?.clone();
     let mut made = Vec::new();
     if issuer_key::needs_spare(&keys, &key) {

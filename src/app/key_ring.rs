@@ -20,9 +20,14 @@ use crate::{
     },
     domain::{
         algorithm::Algorithm,
-        issuer_key::{self, State},
+        issuer_key::{self, Schedule},
     },
-    models::{issuer_keys, issuer_keys::IssuerKey, session_keys::StoredKey, trust_log},
+    models::{
+        issuer_keys,
+        issuer_keys::{Found, IssuerKey},
+        session_keys::StoredKey,
+        trust_log,
+    },
     verifier::PublicKey,
 };
 
@@ -31,7 +36,11 @@ use crate::{
 pub struct KeyRing {
     keys: Vec<issuer_key::IssuerKey>,
     signers: Vec<Signer>,
+    /// A key signs there that makes no sense here: what it signed may be alive.
+    has_unreadable_signer: bool,
     published: JwkSet,
+    /// The same, ready to check signatures.
+    public_keys: Vec<PublicKey>,
     json: String,
     etag: String,
     since: i64,
@@ -39,33 +48,64 @@ pub struct KeyRing {
 
 /// An active key, or why it can't be used.
 struct Signer {
-    key: issuer_key::IssuerKey,
-    opened: Result<Arc<SigningKey>, String>,
+    kid: String,
+    algorithm: Algorithm,
+    opened: Result<(issuer_key::IssuerKey, Arc<SigningKey>), String>,
 }
 
 impl KeyRing {
-    /// Opens what the database holds at `revision`. What `before` has opened is not opened again.
-    fn open(stored: &[IssuerKey], sealer: &Sealer, revision: i64, before: &Self) -> Result<Self, Error> {
-        let published = stored.iter().filter(|key| key.key.is_published());
-        let published: Vec<Jwk> = published
-            .map(|key| serde_json::from_str(&key.pair.public_jwk))
-            .collect::<Result<_, _>>()
-            .map_err(unreadable)?;
-        let published = JwkSet { keys: published };
-        let json = serde_json::to_string(&published).map_err(unreadable)?;
-        let active = stored.iter().filter(|key| key.key.state() == State::Active);
-        let since = if json == before.json { before.since } else { revision };
-        Ok(Self {
-            keys: stored.iter().map(|key| key.key.clone()).collect(),
-            signers: active.map(|key| Signer::open(key, sealer, before)).collect(),
-            etag: fingerprint(json.as_bytes()),
-            published,
-            json,
-            since,
-        })
+    /// Opens what the database holds at `revision`, each key by itself. What `before` has opened is not opened again.
+    fn open(found: Vec<Found>, sealer: &Sealer, revision: i64, before: &Self) -> Result<Self, Error> {
+        let mut ring = Self::default();
+        for found in found {
+            ring.take_in(found, sealer, before);
+        }
+        ring.json = serde_json::to_string(&ring.published).map_err(unreadable)?;
+        ring.etag = fingerprint(ring.json.as_bytes());
+        ring.since = if ring.json == before.json { before.since } else { revision };
+        Ok(ring)
     }
 
-    /// Every key, without its secret.
+    /// Takes in a key. One that makes no sense holds up no other; but one that is there to sign keeps its place.
+    fn take_in(&mut self, found: Found, sealer: &Sealer, before: &Self) {
+        let Found { kid, algorithm, is_active, key } = found;
+        self.has_unreadable_signer |= is_active && key.is_err();
+        let known = key.map_err(|error| error.to_string()).and_then(|stored| {
+            self.keys.push(stored.key.clone());
+            self.publish(&stored)?;
+            Ok(stored)
+        });
+        if let Err(error) = &known {
+            tracing::error!(kid, error, "can't use an issuer key");
+        }
+        let Some(algorithm) = algorithm.filter(|_| is_active) else { return };
+        let opened = known.and_then(|stored| match before.opened(&kid) {
+            Some(opened) => Ok((stored.key, opened)),
+            None => match open_key(&stored.pair, sealer) {
+                Ok(opened) => Ok((stored.key, Arc::new(opened))),
+                Err(error) => Err(error.to_string()),
+            },
+        });
+        if let Err(error) = &opened {
+            tracing::error!(kid, error, "the active issuer key can't be used");
+        }
+        self.signers.push(Signer { kid, algorithm, opened });
+    }
+
+    /// Tells verifiers of a key, unless it was withdrawn.
+    fn publish(&mut self, stored: &IssuerKey) -> Result<(), String> {
+        if !stored.key.is_published() {
+            return Ok(());
+        }
+        let jwk: Jwk =
+            serde_json::from_str(&stored.pair.public_jwk).map_err(|error| unreadable(error).to_string())?;
+        let public_key = PublicKey::from_jwk(&jwk).map_err(|error| error.to_string())?;
+        self.published.keys.push(jwk);
+        self.public_keys.push(public_key);
+        Ok(())
+    }
+
+    /// Every key that makes sense, without its secret.
     pub(super) fn keys(&self) -> &[issuer_key::IssuerKey] {
         &self.keys
     }
@@ -73,20 +113,23 @@ impl KeyRing {
     /// The key that signs: of this algorithm, else of the configured one, else any. One that is there and
     /// can't be used is not passed over.
     fn signer(&self, wanted: [Algorithm; 2], now: DateTime<Utc>) -> Result<&Arc<SigningKey>, Error> {
-        let of = |algorithm| self.signers.iter().find(|signer| signer.key.algorithm == algorithm);
+        let of = |algorithm| self.signers.iter().find(|signer| signer.algorithm == algorithm);
         let [first, second] = wanted;
         let signer = of(first).or_else(|| of(second)).or(self.signers.first());
         let signer = signer.ok_or_else(|| Error::CannotSign("no issuer key is active".to_owned()))?;
-        if !signer.key.may_sign(now) {
-            return Err(Error::CannotSign(format!("the issuer key {} has expired", signer.key.kid)));
-        }
-        let cannot = |why: &String| Error::CannotSign(format!("the issuer key {}: {why}", signer.key.kid));
-        signer.opened.as_ref().map_err(cannot)
+        let cannot = |why: &str| Error::CannotSign(format!("the issuer key {}: {why}", signer.kid));
+        let (key, opened) = signer.opened.as_ref().map_err(|why| cannot(why))?;
+        if key.may_sign(now) { Ok(opened) } else { Err(cannot("it has expired")) }
     }
 
     fn opened(&self, kid: &str) -> Option<Arc<SigningKey>> {
-        let known = self.signers.iter().find(|signer| signer.key.kid == kid)?;
-        known.opened.as_ref().ok().cloned()
+        let known = self.signers.iter().find(|signer| signer.kid == kid)?;
+        known.opened.as_ref().ok().map(|(_, opened)| opened.clone())
+    }
+
+    /// Whether nothing can sign and nothing that was signed is alive.
+    pub(super) fn is_lifeless(&self, schedule: &Schedule, now: DateTime<Utc>) -> bool {
+        !self.has_unreadable_signer && issuer_key::is_lifeless(&self.keys, schedule, now)
     }
 
     /// Every key that may have signed something which still lives, or will sign soon.
@@ -107,25 +150,6 @@ impl KeyRing {
     /// The revision of the trust log from which on the published keys are these.
     pub fn since(&self) -> i64 {
         self.since
-    }
-
-    /// The published keys, ready to check signatures.
-    fn public_keys(&self) -> Result<Vec<PublicKey>, Error> {
-        let keys: Result<_, _> = self.published.keys.iter().map(PublicKey::from_jwk).collect();
-        keys.map_err(|error| Error::Internal(format!("an issuer key: {error}")))
-    }
-}
-
-impl Signer {
-    fn open(stored: &IssuerKey, sealer: &Sealer, before: &KeyRing) -> Self {
-        let opened = match before.opened(&stored.key.kid) {
-            Some(opened) => Ok(opened),
-            None => open_key(&stored.pair, sealer).map(Arc::new).map_err(|error| error.to_string()),
-        };
-        if let Err(error) = &opened {
-            tracing::error!(kid = stored.key.kid, %error, "the active issuer key can't be used");
-        }
-        Self { key: stored.key.clone(), opened }
     }
 }
 
@@ -164,14 +188,9 @@ impl Keys {
         *confirmed = asked.max(*confirmed);
     }
 
-    /// How long ago the database confirmed what is known.
-    pub(super) fn age(&self) -> Duration {
-        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-
     /// Whether what it says of the keys may be out of date.
     pub(super) fn is_stale(&self) -> bool {
-        self.age() > self.patience
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > self.patience
     }
 }
 
@@ -207,9 +226,9 @@ impl App {
             let head = trust_log::head(conn).await?;
             Ok((head.revision, issuer_keys::list(conn).await?))
         });
-        let (revision, stored) = read.await?;
-        let ring = KeyRing::open(&stored, &self.sealer, revision, &self.ring())?;
-        self.verifier.set_issuer_keys(ring.public_keys()?);
+        let (revision, found) = read.await?;
+        let ring = KeyRing::open(found, &self.sealer, revision, &self.ring())?;
+        self.verifier.set_issuer_keys(ring.public_keys.clone());
         self.keys.set(ring);
         self.keys.confirm(asked);
         Ok(())

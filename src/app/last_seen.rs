@@ -18,9 +18,9 @@ use crate::{
 
 /// How often it is written for one session.
 const EVERY: TimeDelta = TimeDelta::minutes(1);
-/// Sessions that are remembered, about 1 MiB of them. One that was forgotten is written once too often at most,
+/// Sessions that are remembered, about half a MiB of them. One that was forgotten is written once too often at most,
 /// and the statement sees to that.
-const REMEMBERED: usize = 16_384;
+const REMEMBERED: usize = 8192;
 /// Writes at the same time. Where there are more to do, they are left to the sessions' next calls.
 const WRITERS: usize = 2;
 

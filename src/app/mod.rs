@@ -17,6 +17,7 @@ mod page;
 mod record;
 mod refresh_mismatch;
 mod registry;
+mod renew_profiles;
 mod session_makers;
 mod start;
 mod start_session;
@@ -204,11 +205,6 @@ impl App {
         self.clock.now()
     }
 
-    /// An id for a request that came without one.
-    pub fn new_request_id(&self) -> String {
-        self.rng.random_id().map(|id| id.to_string()).unwrap_or_default()
-    }
-
     /// What a token must be for this audience.
     fn expected(&self, audience: Option<&str>) -> Expected {
         Expected {
@@ -264,7 +260,7 @@ impl App {
         T: Send + 'static,
     {
         let expire_time = Self::revocation_expire_time(now);
-        let (verifier, feed) = (self.verifier.clone(), self.feed.clone());
+        let (verifier, feed, uptime) = (self.verifier.clone(), self.feed.clone(), self.clock.uptime());
         let changed = self.store.tx_then(
             async move |conn| {
                 let (value, revocations) = work(conn).await?;
@@ -274,7 +270,7 @@ impl App {
             },
             move |(_, revocations)| {
                 for revocation in revocations {
-                    verifier.trust().admit(revocation, expire_time);
+                    verifier.trust().admit(revocation, expire_time, uptime);
                 }
                 if !revocations.is_empty() {
                     feed.announce();
@@ -298,10 +294,11 @@ impl App {
         self.metrics.observe_cache("session_makers", self.makers.len());
         self.metrics.observe_cache("sessions_seen", self.last_seen.len());
         self.metrics.observe_cache("endorsed_keys", self.verifier.remembered_keys());
+        self.metrics.observe_cache("checked_tokens", self.verifier.remembered_tokens());
         self.metrics.observe_cache("revocations", self.verifier.trust().len());
         self.metrics.observe_keys(self.ring().keys(), self.now());
         self.metrics.observe_revision(self.verifier.trust().revision());
         self.metrics.observe_followers(self.feed.followers());
-        self.metrics.observe_trust_age(self.keys.age());
+        self.metrics.observe_trust_age(self.feed.age());
     }
 }

@@ -17,7 +17,10 @@ use crate::{
         session::{MissedRefresh, Session},
         session_rules::{Reaction, SessionRules},
     },
-    models::{audit_events, sessions, sessions::Step},
+    models::{
+        audit_events, sessions,
+        steps::{self, Step},
+    },
 };
 
 /// Takes the next step along the session's chain, in one statement. `device` is what the client tells of
@@ -97,7 +100,7 @@ impl Refresh<'_> {
             self.record(&Mismatch::Device).await?;
         }
         let (id, step) = (self.maker.session_id, &self.step);
-        let done = self.app.store.write(async |conn| sessions::advance(conn, id, step).await).await?;
+        let done = self.app.store.advance(id, step).await?;
         match done.value {
             Some(profile) => self.issue_next(profile),
             None => self.settle(done.is_repeated).await,
@@ -169,7 +172,7 @@ impl Refresh<'_> {
         let event = moved.map(|moved| self.event(&moved)).transpose()?;
         let id = self.maker.session_id;
         let taken = self.app.store.tx::<_, Error, _>(async move |conn| {
-            let profile = sessions::advance(conn, id, &step).await?;
+            let profile = steps::advance(conn, id, &step).await?;
             if let (Some(_), Some(event)) = (&profile, &event) {
                 audit_events::append(conn, event).await?;
             }

@@ -13,7 +13,6 @@ use crate::{
     domain::{
         InvalidField,
         algorithm::Algorithm,
-        audience::Audience,
         claims::OWN_AUDIENCE,
         session_rules::SessionRules,
         tenant::{Tenant, TenantSigning},
@@ -36,7 +35,7 @@ pub(super) struct Registry {
     damaged_tenants: HashSet<Uuid>,
     /// By name, those whose tokens are made in a way of their own.
     audiences: HashMap<String, AudienceKeys>,
-    /// A key of an audience can't be used.
+    /// An audience, or a key of one, can't be used.
     pub(super) is_damaged: bool,
     /// By the claim `iss`.
     trusted_issuers: HashMap<String, Arc<Trusted>>,
@@ -138,9 +137,9 @@ impl App {
             secrets_of.entry(secret.audience_id).or_default().push(secret);
         }
         let before = self.registry();
-        let open = |audience: Audience| {
-            let (name, its) = (audience.name.clone(), secrets_of.remove(&audience.id).unwrap_or_default());
-            let keys = AudienceKeys::open(audience, its, &self.sealer, before.audience(&name));
+        let open = |found: audiences::Found| {
+            let (name, its) = (found.name.clone(), secrets_of.remove(&found.id).unwrap_or_default());
+            let keys = AudienceKeys::open(found, its, &self.sealer, before.audience(&name));
             (name, keys)
         };
         let audiences: HashMap<_, _> = audiences.into_iter().map(open).collect();
@@ -217,8 +216,9 @@ impl App {
 /// Those that can be used, and the ids of those that can't.
 fn sort_out(found: Vec<tenants::Found>) -> (HashMap<Uuid, Tenant>, HashSet<Uuid>) {
     let (mut usable, mut damaged) = (HashMap::new(), HashSet::new());
-    for tenants::Found { id, tenant } in found {
-        match tenant {
+    for found in found {
+        let id = found.id();
+        match found.whole() {
             Ok(tenant) => {
                 usable.insert(id, tenant);
             }

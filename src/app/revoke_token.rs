@@ -51,8 +51,11 @@ async fn revoke_refresh_token(app: &App, caller: &Caller, token: &str, origin: &
     if !caller.reaches(maker.user_id, maker.tenant_id) {
         return Err(Error::InsufficientScope);
     }
-    end_one(app, caller, token.session_id, EndReason::Revoked, Action::RevokeToken, origin).await?;
-    Ok(())
+    match end_one(app, caller, token.session_id, EndReason::Revoked, Action::RevokeToken, origin).await {
+        // It is known from memory alone: the session was over for so long that it was removed.
+        Ok(_) | Err(Error::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 async fn revoke_access_token(app: &App, caller: &Caller, token: &str, origin: &Origin) -> Result<(), Error> {

@@ -18,8 +18,8 @@ use crate::{
     models::sessions,
 };
 
-/// Sessions that are kept, if their keys are on elliptic curves: about 20 MiB of them.
-const KEPT: usize = 16_384;
+/// Sessions that are kept, if their keys are on elliptic curves: about 8 MiB of them.
+const KEPT: usize = 4096;
 /// What an RSA key weighs among them: its parsed form is so many times as large.
 const RSA_WEIGHT: u64 = 8;
 /// How long an endorsement vouches, at most.

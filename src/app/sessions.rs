@@ -9,7 +9,7 @@ use crate::{
         session::{End, EndReason, Session},
         trust::Revocation,
     },
-    models::{audit_events, sessions, users},
+    models::{audit_events, sessions, user_sessions, users},
 };
 
 /// A user's sessions, newest first; the caller's own where no user is named.
@@ -26,7 +26,8 @@ pub async fn list(
     }
     let live_at = (!include_ended).then(|| app.now());
     let slice = page.slice();
-    let found = app.store.read(async move |conn| sessions::list(conn, user_id, live_at, slice).await).await?;
+    let found =
+        app.store.read(async move |conn| user_sessions::list(conn, user_id, live_at, slice).await).await?;
     Ok(page.cut(found, |session| session.id))
 }
 

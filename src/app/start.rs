@@ -29,12 +29,17 @@ use crate::{
     },
     fetch::Fetcher,
     models::{Conn, Store, audit_events, server_secrets, tenants, users},
+    verifier::Verifier,
 };
 
 /// The first admin.
 const ADMIN: &str = "admin";
 /// What refresh tokens' tags are derived from.
 const REFRESH_SECRET: &str = "refresh";
+
+/// Checked tokens that are remembered, at about 1 KiB each, and keys of sessions, at about 1.5 KiB.
+const REMEMBERED_TOKENS: usize = 2048;
+const REMEMBERED_KEYS: usize = 4096;
 
 /// What an [`App`] is made of.
 pub struct Parts {
@@ -64,6 +69,10 @@ pub struct Bootstrap {
     pub announce: Box<dyn FnOnce(&str) + Send>,
 }
 
+fn remembering() -> Verifier {
+    Verifier::default().with_session_keys(REMEMBERED_KEYS).with_token_cache(REMEMBERED_TOKENS)
+}
+
 impl App {
     /// Opens an installation, and makes it first where the database is empty. Of any number of servers
     /// that start on one empty database, one makes each part and the others use it.
@@ -85,7 +94,7 @@ impl App {
             sealer: Arc::new(sealer),
             makers: SessionMakers::new(refresh_secret),
             last_seen: LastSeen::default(),
-            verifier: Arc::default(),
+            verifier: Arc::new(remembering()),
             keys: Keys::new(patience),
             feed,
             registered: Registered::default(),
@@ -109,10 +118,10 @@ impl App {
     /// Makes the tenant `default` and its admin where there is no such tenant; gives the tenant's id.
     async fn bootstrap(&self, bootstrap: Bootstrap) -> Result<Uuid, Error> {
         let find = async || {
-            self.store.read(async move |conn| tenants::find_by_name(conn, DEFAULT_TENANT).await).await
+            self.store.read(async move |conn| tenants::look_up_by_name(conn, DEFAULT_TENANT).await).await
         };
         if let Some(tenant) = find().await? {
-            return Ok(tenant.id);
+            return Ok(tenant.id());
         }
         let Bootstrap { admin_password, announce } = bootstrap;
         let is_generated = admin_password.is_none();
@@ -159,7 +168,7 @@ impl App {
                 Ok(())
             })
             .await?;
-        find().await?.map(|tenant| tenant.id).ok_or(Error::Conflict)
+        find().await?.map(|tenant| tenant.id()).ok_or(Error::Conflict)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
         trust::Revocation,
         user::User,
     },
-    models::{Conn, audit_events, session_keys, session_keys::StoredKey, sessions},
+    models::{Conn, audit_events, session_keys, session_keys::StoredKey, sessions, user_sessions},
 };
 
 /// A session has begun.
@@ -165,8 +165,7 @@ impl Prepared {
         let Self { mut session, salt, key, sealer, wishes, limits } = self;
         let key = key.take(conn, &sealer).await?;
         let now = session.create_time;
-        let open: Vec<Session> =
-            sessions::open_of_user(conn, user.id).await?.into_iter().map(|(session, _)| session).collect();
+        let open = user_sessions::open(conn, user.id).await?;
         let room = make_room(&open, &session.device.kind, &limits, now);
         let mut revocations = Vec::new();
         for (id, reason) in room.ends {

@@ -44,13 +44,15 @@ async fn set(
     let changed = app.change(now, async move |conn| {
         // Held first, so that of two changes at once the later one sees the earlier.
         trust_log::raise_registry(conn).await?;
-        let mut tenant = tenants::find(conn, id).await?.ok_or(Error::NotFound("tenant"))?;
+        // One of which something makes no sense is suspended like any other.
+        let found = tenants::look_up(conn, id).await?.ok_or(Error::NotFound("tenant"))?;
+        let mut tenant = found.readable();
         if tenant.is_suspended() == is_suspended {
             return Ok((tenant, Vec::new()));
         }
         tenant.suspend_time = is_suspended.then_some(now);
         tenant.standing += 1;
-        if !tenants::update(conn, &tenant).await? {
+        if !tenants::set_standing(conn, &tenant).await? {
             return Err(Error::Conflict);
         }
         audit_events::append(conn, &event).await?;

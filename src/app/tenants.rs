@@ -70,10 +70,12 @@ pub async fn update(
     let updated = app.store.tx::<_, Error, _>(async move |conn| {
         // Held first, so that of two changes at once the later one sees the earlier.
         trust_log::raise_registry(conn).await?;
-        let mut tenant = tenants::find(conn, id).await?.ok_or(Error::NotFound("tenant"))?;
+        let mut found = tenants::look_up(conn, id).await?.ok_or(Error::NotFound("tenant"))?;
+        // What makes no sense is mended by what takes its place.
+        found.signing = changes.signing.map_or(found.signing, Ok);
+        found.sessions = changes.sessions.map_or(found.sessions, Ok);
+        let mut tenant = found.whole()?;
         tenant.display_name = changes.display_name.unwrap_or(tenant.display_name);
-        tenant.signing = changes.signing.unwrap_or(tenant.signing);
-        tenant.sessions = changes.sessions.unwrap_or(tenant.sessions);
         if !tenants::update(conn, &tenant).await? {
             return Err(Error::Conflict);
         }
@@ -94,22 +96,24 @@ pub enum Which {
     Name(String),
 }
 
-/// One tenant.
+/// One tenant, with what makes sense of it.
 pub async fn get(app: &App, caller: &Caller, which: &Which) -> Result<Tenant, Error> {
     match which {
         Which::Name(name) => administered_tenant(app, caller, name).await,
         Which::Id(id) => {
             let id = *id;
-            let tenant = app.store.read(async move |conn| tenants::find(conn, id).await).await?;
+            let found = app.store.read(async move |conn| tenants::look_up(conn, id).await).await?;
+            let tenant = found.map(tenants::Found::readable);
             tenant.filter(|tenant| caller.administers(tenant.id)).ok_or(Error::NotFound("tenant"))
         }
     }
 }
 
-/// The tenants, newest first.
+/// The tenants, newest first, each with what makes sense of it.
 pub async fn list(app: &App, caller: &Caller, page: Page) -> Result<Paged<Tenant>, Error> {
     caller.require_root()?;
     let slice = page.slice();
     let found = app.store.read(async move |conn| tenants::list(conn, slice).await).await?;
-    Ok(page.cut(found, |tenant| tenant.id))
+    let Paged { items, next } = page.cut(found, tenants::Found::id);
+    Ok(Paged { items: items.into_iter().map(tenants::Found::readable).collect(), next })
 }

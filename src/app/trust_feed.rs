@@ -1,9 +1,12 @@
 //! Brings what comes to the trust log to everyone who follows it: remote verifiers, and clients that wait for the end
 //! of their session. Held in memory, so that a watcher costs the database nothing.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, Weak,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{self, Duration},
 };
 
 use chrono::{DateTime, Utc};
@@ -17,7 +20,7 @@ use uuid::Uuid;
 pub use super::trust_told::{News, Place};
 use super::{
     Error,
-    trust_told::{Count, Snapshot, Told},
+    trust_told::{Count, Snapshot, Told, revocation},
     watch_places::{Admitted, Places},
 };
 use crate::{domain::network::Prefixes, models::trust_log::Entry, verifier::TrustState};
@@ -59,6 +62,8 @@ pub(super) struct Attempt {
 /// The feed of one server.
 pub(super) struct TrustFeed {
     told: Mutex<Told>,
+    /// When the log was asked for what was told to its end.
+    confirmed: Mutex<time::Instant>,
     heard: broadcast::Sender<Heard>,
     places: Arc<Places<String>>,
     /// Apart, so that signed-in clients take no place from verifiers.
@@ -79,6 +84,7 @@ impl TrustFeed {
     pub(super) fn new(max_watchers: usize, max_watchers_per_address: usize) -> Self {
         Self {
             told: Mutex::default(),
+            confirmed: Mutex::new(time::Instant::now()),
             heard: broadcast::Sender::new(BEHIND),
             places: Places::new(max_watchers, max_watchers_per_address),
             session_places: Places::new(max_watchers, MOST_OF_SESSION),
@@ -173,6 +179,28 @@ impl TrustFeed {
             return Place { revision: place.revision, mark: String::new() };
         }
         place.clone()
+    }
+
+    /// Tells of the revocations that came to the log, and leaves the place where it is: they are told again once
+    /// all that came with them is known.
+    pub(super) fn tell_ahead(&self, entries: &[Entry]) {
+        let place = self.place();
+        let entries: Vec<_> = entries.iter().filter_map(revocation).collect();
+        if !entries.is_empty() {
+            // Nobody may be there to hear.
+            let _ = self.heard.send(Heard::News(Arc::new(News { entries, are_keys_new: false, place })));
+        }
+    }
+
+    /// Says that everything was told that the log held at `asked`.
+    pub(super) fn confirm(&self, asked: time::Instant) {
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        *confirmed = asked.max(*confirmed);
+    }
+
+    /// How old what was told is.
+    pub(super) fn age(&self) -> Duration {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// Begins anew at this place, after the log went back.

@@ -32,7 +32,6 @@ impl App {
             Ok((trust_log::head(conn).await?, trust_log::at(conn, at).await?))
         });
         let (head, at_seen) = read.await?;
-        self.follow_registry(head.registry).await?;
         if went_back(&seen, head.revision, at_seen.as_ref()) {
             tracing::error!(head = head.revision, seen = at, "the trust log went back; it is read anew");
             self.verifier.trust().rewind();
@@ -42,6 +41,9 @@ impl App {
         while self.feed.place().revision < head.revision {
             self.read_on(head.revision).await?;
         }
+        self.feed.confirm(asked);
+        // Last: whatever is wrong with what is registered, revocations are heard.
+        self.follow_registry(head.registry).await?;
         self.keys.confirm(asked);
         Ok(())
     }
@@ -53,7 +55,8 @@ impl App {
             self.store.read(async move |conn| trust_log::after(conn, after, now, BATCH).await).await?;
         entries.iter().for_each(|entry| self.take_in(entry));
         if entries.iter().any(|entry| matches!(entry.change, Some(TrustChange::IssuerKey(_)))) {
-            self.reload_keys().await?;
+            // Nobody may take this place to include the keys before it does.
+            self.reload_keys().await.inspect_err(|_| self.feed.tell_ahead(&entries))?;
         }
         let is_all = i64::try_from(entries.len()).is_ok_and(|count| count < BATCH);
         let reached = match entries.last().map(Place::of) {
@@ -70,7 +73,7 @@ impl App {
     fn take_in(&self, entry: &Entry) {
         match &entry.change {
             Some(TrustChange::Revoked(revocation)) => {
-                self.verifier.trust().admit(revocation, entry.expire_time);
+                self.verifier.trust().admit(revocation, entry.expire_time, self.clock.uptime());
             }
             // The keys are read anew once for all such entries.
             Some(TrustChange::IssuerKey(_)) => {}
@@ -101,7 +104,7 @@ pub async fn follow(app: &App, can_sign: watch::Sender<bool>, stop: Cancellation
             () = stop.cancelled() => return,
             () = app.feed.grown() => {}
             _ = ticks.tick() => {
-                app.verifier.trust().prune(app.now());
+                app.verifier.trust().prune(app.now(), app.clock.uptime());
                 app.feed.rest();
             }
         }
@@ -110,7 +113,7 @@ pub async fn follow(app: &App, can_sign: watch::Sender<bool>, stop: Cancellation
         app.feed.attempted(Attempt { begun, is_good: caught_up.is_ok() });
         if let Err(error) = caught_up {
             app.metrics.count_tail_failure();
-            tracing::error!(%error, "can't read the trust log; revocations by other replicas are not seen");
+            tracing::error!(%error, "can't catch up with the trust log; what other replicas change may not be seen");
         }
         let signing = app.check_signing();
         can_sign.send_if_modified(|can_sign| {
@@ -125,8 +128,8 @@ pub async fn follow(app: &App, can_sign: watch::Sender<bool>, stop: Cancellation
     }
 }
 
-/// Hears when other replicas append to the log, and tells them when this one does, until the server stops. Nothing
-/// but haste depends on it: what is missed is read at the next poll.
+/// Hears when other replicas append to the log, and tells them when this one does, until the server stops, and then
+/// once more what nobody was told yet. Nothing but haste depends on it: what is missed is read at the next poll.
 pub async fn hear_others(app: &App, stop: CancellationToken) {
     if !app.settings.listen_notify || !app.store.can_listen() {
         return;
@@ -134,11 +137,10 @@ pub async fn hear_others(app: &App, stop: CancellationToken) {
     let feed = app.feed.clone();
     let heard = move || feed.wake();
     loop {
-        let listening = app.store.listen(&heard, app.feed.to_announce());
-        let error = tokio::select! {
-            () = stop.cancelled() => return,
-            Err(error) = listening => error,
-        };
+        let Err(error) = app.store.listen(&heard, app.feed.to_announce(), &stop).await else { return };
+        if stop.is_cancelled() {
+            return;
+        }
         tracing::warn!(%error, "can't hear other replicas; their revocations are seen when the log is polled");
         tokio::select! {
             () = stop.cancelled() => return,

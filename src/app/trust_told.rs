@@ -78,12 +78,16 @@ pub(super) struct Told {
 
 impl From<&Entry> for Recent {
     fn from(entry: &Entry) -> Self {
-        let (revocation, is_key) = match &entry.change {
-            Some(TrustChange::Revoked(revocation)) => (Some((revocation.clone(), entry.expire_time)), false),
-            Some(TrustChange::IssuerKey(_)) => (None, true),
-            None => (None, false),
-        };
-        Self { place: Place::of(entry), revocation, is_key }
+        let is_key = matches!(entry.change, Some(TrustChange::IssuerKey(_)));
+        Self { place: Place::of(entry), revocation: revocation(entry), is_key }
+    }
+}
+
+/// The revocation that an entry is, if it is one.
+pub(super) fn revocation(entry: &Entry) -> Option<Until> {
+    match &entry.change {
+        Some(TrustChange::Revoked(revocation)) => Some((revocation.clone(), entry.expire_time)),
+        _ => None,
     }
 }
 

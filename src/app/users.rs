@@ -9,6 +9,7 @@ use super::{
     caller::{administered_tenant, reachable_user},
     end_sessions::end_all,
     record::By,
+    renew_profiles::renew,
 };
 use crate::{
     domain::{
@@ -19,7 +20,7 @@ use crate::{
         trust::Revocation,
         user::User,
     },
-    models::{Conn, StoreError, audit_events, sessions, users},
+    models::{Conn, StoreError, audit_events, users},
 };
 
 /// What a new user is to be.
@@ -170,9 +171,7 @@ async fn apply(
     if !users::update(conn, &user).await? {
         return Err(Error::Conflict);
     }
-    for (session, profile) in sessions::open_of_user(conn, user.id).await? {
-        sessions::set_profile(conn, session.id, &user.profile(profile.aud, profile.scope)).await?;
-    }
+    renew(conn, &user, None).await?;
     Ok((user, revocations))
 }
 

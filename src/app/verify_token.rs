@@ -66,7 +66,8 @@ async fn is_alive(app: &App, claims: &Claims) -> Result<bool, Error> {
         if trust_log::has_token(conn, jti, &[user_id, tenant_id, Uuid::nil()]).await? {
             return Ok(None);
         }
-        let tenant = tenants::find(conn, tenant_id).await?.filter(|tenant| !tenant.is_suspended());
+        let tenant = tenants::look_up(conn, tenant_id).await?.map(tenants::Found::readable);
+        let tenant = tenant.filter(|tenant| !tenant.is_suspended());
         let session = sessions::find(conn, session_id).await?;
         let user = users::find(conn, user_id).await?;
         Ok(tenant.and(session).zip(user))

@@ -164,7 +164,7 @@ impl Watcher {
         }
         let jwks_json = self.keys_if(is_first);
         let event = Event::Snapshot { is_first, is_last: false, entries, jwks_json };
-        Some(Message { event, place: None, age: self.app.keys.age() })
+        Some(Message { event, place: None, age: self.app.feed.age() })
     }
 
     /// These entries of a snapshot, and what came since: it may have been made for somebody else, a while ago.
@@ -176,7 +176,7 @@ impl Watcher {
         let jwks_json = self.keys_if(is_first);
         let event = Event::Snapshot { is_first, is_last, entries, jwks_json };
         if !is_last {
-            return Some(Message { event, place: None, age: self.app.keys.age() });
+            return Some(Message { event, place: None, age: self.app.feed.age() });
         }
         self.reached = place;
         Some(self.message(event))
@@ -230,6 +230,6 @@ impl Watcher {
 
     fn message(&self, event: Event) -> Message {
         let place = self.app.feed.to_resume_with(&self.reached, self.app.now());
-        Message { event, place: Some(place), age: self.app.keys.age() }
+        Message { event, place: Some(place), age: self.app.feed.age() }
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! Must not enter: the database, tonic, configuration files.
 
+mod argon;
 pub mod digest;
 pub mod encryption;
 pub mod mac;

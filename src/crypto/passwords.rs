@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 
-use argon2::{
-    Algorithm, Argon2, Params, PasswordHash, PasswordHasher as _, PasswordVerifier as _, Version,
-    password_hash::Error as PhcError,
-};
+use argon2::Params;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -20,7 +17,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{CryptoError, random::Randomness};
+pub use super::argon::Verdict;
+use super::{CryptoError, argon::Argon, random::Randomness};
 
 /// How passwords are hashed.
 #[derive(Debug, Clone)]
@@ -41,7 +39,7 @@ pub struct HashSettings {
 
 /// Hashes passwords and checks them.
 pub struct PasswordHasher {
-    argon2: Argon2<'static>,
+    argon: Arc<Argon>,
     permits: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
     queue: usize,
@@ -62,26 +60,15 @@ pub enum HashError {
     Crypto(#[from] CryptoError),
 }
 
-/// What a comparison says.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Another password.
-    Wrong,
-    /// The right one.
-    Right,
-    /// The right one, and its hash by today's parameters, which are not those that it was hashed with.
-    RightRehashed(String),
-}
-
 impl PasswordHasher {
     /// Makes a hasher; computes one hash.
     pub fn new(settings: &HashSettings, rng: Arc<dyn Randomness>) -> Result<Self, CryptoError> {
         let params = Params::new(settings.memory_kib, settings.time, settings.lanes, None)
             .map_err(|_| CryptoError("argon2 parameters"))?;
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let dummy = hash(&argon2, "", rng.bytes()?)?;
+        let argon = Arc::new(Argon::new(params));
+        let dummy = argon.hash("", rng.bytes()?)?;
         Ok(Self {
-            argon2,
+            argon,
             permits: Arc::new(Semaphore::new(settings.threads)),
             waiting: Arc::default(),
             queue: settings.queue,
@@ -94,17 +81,17 @@ impl PasswordHasher {
     /// Hashes a new password into a PHC string.
     pub async fn hash(&self, password: SecretString) -> Result<String, HashError> {
         let salt = self.rng.bytes()?;
-        let argon2 = self.argon2.clone();
-        self.run(move || hash(&argon2, password.expose_secret(), salt)).await
+        let argon = self.argon.clone();
+        self.run(move || argon.hash(password.expose_secret(), salt)).await
     }
 
     /// Compares a password with a stored hash. Without one it takes as long and is wrong.
     pub async fn verify(&self, password: SecretString, stored: Option<String>) -> Result<Verdict, HashError> {
         let salt = self.rng.bytes()?;
-        let argon2 = self.argon2.clone();
+        let argon = self.argon.clone();
         let is_known = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.dummy.clone());
-        let verdict = self.run(move || verify(&argon2, password.expose_secret(), &stored, salt)).await?;
+        let verdict = self.run(move || argon.verify(password.expose_secret(), &stored, salt)).await?;
         Ok(if is_known { verdict } else { Verdict::Wrong })
     }
 
@@ -155,27 +142,6 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn hash(argon2: &Argon2<'_>, password: &str, salt: [u8; 16]) -> Result<String, CryptoError> {
-    let hash = argon2.hash_password_with_salt(password.as_bytes(), &salt);
-    Ok(hash.map_err(|_| CryptoError("hashing a password"))?.to_string())
-}
-
-fn verify(argon2: &Argon2<'_>, password: &str, stored: &str, salt: [u8; 16]) -> Result<Verdict, CryptoError> {
-    let damaged = CryptoError("reading a stored password hash");
-    let parsed = PasswordHash::new(stored).map_err(|_| damaged)?;
-    match argon2.verify_password(password.as_bytes(), &parsed) {
-        Err(PhcError::PasswordInvalid) => return Ok(Verdict::Wrong),
-        Err(_) => return Err(damaged),
-        Ok(()) => {}
-    }
-    let used = Params::try_from(&parsed).map_err(|_| damaged)?;
-    let today = argon2.params();
-    let is_current = parsed.algorithm == Algorithm::Argon2id.ident()
-        && parsed.version == Some(Version::V0x13.into())
-        && (used.m_cost(), used.t_cost(), used.p_cost()) == (today.m_cost(), today.t_cost(), today.p_cost());
-    if is_current { Ok(Verdict::Right) } else { hash(argon2, password, salt).map(Verdict::RightRehashed) }
 }
 
 #[cfg(test)]

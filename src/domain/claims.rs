@@ -23,13 +23,13 @@ pub const MAX_LEEWAY_SECONDS: i64 = 300;
 
 /// The claims of an access token (RFC 9068).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "FlatClaims")]
 pub struct Claims {
     /// Issuer.
     pub iss: String,
     /// Subject: the user's id.
     pub sub: Uuid,
     /// Audiences.
-    #[serde(deserialize_with = "one_or_many")]
     pub aud: Vec<String>,
     /// End, seconds since 1970.
     pub exp: i64,
@@ -42,7 +42,7 @@ pub struct Claims {
     /// The client that it was issued to.
     pub client_id: String,
     /// Scopes, separated by spaces.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub scope: String,
     /// What only a user's token says.
     #[serde(flatten)]
@@ -50,7 +50,7 @@ pub struct Claims {
 }
 
 /// The claims that belong to a user's session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UserClaims {
     /// Session.
     pub sid: Uuid,
@@ -68,14 +68,70 @@ pub struct UserClaims {
     /// How the person authenticated (RFC 8176).
     pub amr: Vec<String>,
     /// Roles.
-    #[serde(default)]
     pub roles: Vec<String>,
     /// With the scope `email`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
     /// With the scope `profile`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub preferred_username: Option<String>,
+}
+
+/// The claims as they stand in a token, side by side. Read so, and not with serde's `flatten`, which copies each claim
+/// before it knows where it belongs, and which takes a user's token with one bad claim for a token of nobody.
+#[derive(Deserialize)]
+struct FlatClaims {
+    iss: String,
+    sub: Uuid,
+    #[serde(deserialize_with = "one_or_many")]
+    aud: Vec<String>,
+    exp: i64,
+    iat: i64,
+    nbf: i64,
+    jti: String,
+    client_id: String,
+    #[serde(default)]
+    scope: String,
+    sid: Option<Uuid>,
+    #[serde(rename = "gen")]
+    generation: Option<i64>,
+    ver: Option<i64>,
+    tenant_id: Option<Uuid>,
+    device_type: Option<String>,
+    auth_time: Option<i64>,
+    amr: Option<Vec<String>>,
+    #[serde(default)]
+    roles: Vec<String>,
+    email: Option<String>,
+    preferred_username: Option<String>,
+}
+
+impl FlatClaims {
+    fn take_user(&mut self) -> Result<Option<UserClaims>, &'static str> {
+        let Some(sid) = self.sid else { return Ok(None) };
+        Ok(Some(UserClaims {
+            sid,
+            generation: self.generation.ok_or("no gen")?,
+            ver: self.ver.ok_or("no ver")?,
+            tenant_id: self.tenant_id.ok_or("no tenant_id")?,
+            device_type: self.device_type.take().ok_or("no device_type")?,
+            auth_time: self.auth_time.ok_or("no auth_time")?,
+            amr: self.amr.take().ok_or("no amr")?,
+            roles: std::mem::take(&mut self.roles),
+            email: self.email.take(),
+            preferred_username: self.preferred_username.take(),
+        }))
+    }
+}
+
+impl TryFrom<FlatClaims> for Claims {
+    type Error = &'static str;
+
+    fn try_from(mut flat: FlatClaims) -> Result<Self, &'static str> {
+        let user = flat.take_user()?;
+        let FlatClaims { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, .. } = flat;
+        Ok(Self { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, user })
+    }
 }
 
 impl Claims {

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_written_and_read_and_nothing_else_is() {
+    fn it_is_written_and_read_also_where_a_newer_release_says_more() {
         let own = TenantSessions {
             per_device_type: Some(3),
             idle_ttl: Some(TimeDelta::milliseconds(1500)),
@@ -171,8 +171,9 @@ mod tests {
         let json = serde_json::to_string(&own).unwrap();
         assert_eq!(json, r#"{"per_device_type":3,"idle_ttl_us":1500000,"on_device_change":"record"}"#);
         assert_eq!(serde_json::from_str::<TenantSessions>(&json).unwrap(), own);
-        for wrong in [r#"{"per_usr":3}"#, r#"{"per_user":-1}"#, r#"{"on_device_change":"shrug"}"#, "[]x", ""]
-        {
+        let newer = r#"{"per_moon":3,"per_user":2}"#;
+        assert_eq!(serde_json::from_str::<TenantSessions>(newer).unwrap().per_user, Some(2));
+        for wrong in [r#"{"per_user":-1}"#, r#"{"on_device_change":"shrug"}"#, "[]x", ""] {
             assert!(serde_json::from_str::<TenantSessions>(wrong).is_err(), "{wrong}");
         }
     }

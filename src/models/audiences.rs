@@ -18,6 +18,17 @@ use crate::domain::{
     audience::{Audience, Signing},
 };
 
+/// A row that is there, whether or not it makes sense.
+#[derive(Debug)]
+pub struct Found {
+    /// Its id.
+    pub id: Uuid,
+    /// What stands in the claim `aud`.
+    pub name: String,
+    /// What it says.
+    pub audience: Result<Audience, Inconsistent>,
+}
+
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = audiences)]
 struct Row {
@@ -62,8 +73,10 @@ impl TryFrom<Row> for Audience {
     }
 }
 
-fn all(rows: Vec<Row>) -> Stored<Vec<Audience>> {
-    rows.into_iter().map(|row| Ok(row.try_into()?)).collect()
+impl From<Row> for Found {
+    fn from(row: Row) -> Self {
+        Self { id: row.id.0, name: row.name.clone(), audience: row.try_into() }
+    }
 }
 
 /// Adds an audience; a taken name is [`StoreError::Taken`](super::StoreError::Taken).
@@ -95,7 +108,7 @@ pub async fn find_by_name(conn: &mut Conn, name: &str) -> Stored<Option<Audience
 }
 
 /// Audiences, newest first.
-pub async fn list(conn: &mut Conn, slice: Slice) -> Stored<Vec<Audience>> {
+pub async fn list(conn: &mut Conn, slice: Slice) -> Stored<Vec<Found>> {
     let rows: Vec<Row> = on!(conn, c => {
         audiences::table
             .filter(audiences::id.lt(slice.below()))
@@ -105,18 +118,18 @@ pub async fn list(conn: &mut Conn, slice: Slice) -> Stored<Vec<Audience>> {
             .load(c)
             .await
     })?;
-    all(rows)
+    Ok(rows.into_iter().map(Found::from).collect())
 }
 
-/// The audiences whose tokens are signed or encrypted in a way of their own.
-pub async fn list_own_ways(conn: &mut Conn) -> Stored<Vec<Audience>> {
+/// The audiences whose tokens are signed or encrypted in a way of their own, each read by itself.
+pub async fn list_own_ways(conn: &mut Conn) -> Stored<Vec<Found>> {
     let rows: Vec<Row> = on!(conn, c => {
         let has_own = audiences::signing
             .ne(Signing::PublicKey.as_str())
             .or(audiences::encryption_jwk.is_not_null());
         audiences::table.filter(has_own).select(Row::as_select()).load(c).await
     })?;
-    all(rows)
+    Ok(rows.into_iter().map(Found::from).collect())
 }
 
 /// Writes what can be changed of an audience; says whether it is there.
@@ -132,8 +145,14 @@ pub async fn update(conn: &mut Conn, audience: &Audience) -> Stored<bool> {
     Ok(changed == 1)
 }
 
-/// Removes an audience that has no secrets; says whether it was there.
-pub async fn delete(conn: &mut Conn, id: Uuid) -> Stored<bool> {
-    let deleted = on!(conn, c => Cached(diesel::delete(audiences::table.find(IdCol(id)))).execute(c).await)?;
-    Ok(deleted == 1)
+/// Removes an audience that has no secrets; gives its name, where it was there.
+pub async fn delete(conn: &mut Conn, id: Uuid) -> Stored<Option<String>> {
+    let deleted: Option<String> = on!(conn, c => {
+        diesel::delete(audiences::table.find(IdCol(id)))
+            .returning(audiences::name)
+            .get_result(c)
+            .await
+            .optional()
+    })?;
+    Ok(deleted)
 }

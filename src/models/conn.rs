@@ -3,7 +3,7 @@
 use diesel::{
     QueryResult,
     backend::Backend,
-    connection::AnsiTransactionManager as SyncTransactions,
+    connection::{AnsiTransactionManager as SyncTransactions, TransactionManagerStatus},
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     sqlite::SqliteConnection,
 };
@@ -62,6 +62,11 @@ impl Conn {
         on!(self, c => commit(c).await)
     }
 
+    /// Lets the pool throw it away instead of giving it to somebody else.
+    pub(super) fn spoil(&mut self) {
+        on!(self, c => *status(c) = TransactionManagerStatus::InError);
+    }
+
     pub(super) async fn rollback(&mut self) -> QueryResult<()> {
         on!(self, c => rollback(c).await)
     }
@@ -69,6 +74,10 @@ impl Conn {
 
 async fn commit<C: AsyncConnection>(conn: &mut C) -> QueryResult<()> {
     C::TransactionManager::commit_transaction(conn).await
+}
+
+fn status<C: AsyncConnection>(conn: &mut C) -> &mut TransactionManagerStatus {
+    C::TransactionManager::transaction_manager_status_mut(conn)
 }
 
 async fn rollback<C: AsyncConnection>(conn: &mut C) -> QueryResult<()> {
@@ -98,3 +107,5 @@ impl<Q> QueryId for Cached<Q> {
 impl<Q: Query> Query for Cached<Q> {
     type SqlType = Q::SqlType;
 }
+
+impl<Q, C> diesel::RunQueryDsl<C> for Cached<Q> {}

@@ -35,6 +35,18 @@ pub struct IssuerKey {
     pub pair: StoredKey,
 }
 
+/// A row that is there, whether or not it makes sense.
+pub struct Found {
+    /// The key's id.
+    pub kid: String,
+    /// The algorithm that it is for, where this release knows it.
+    pub algorithm: Option<Algorithm>,
+    /// It stands there as the one that signs.
+    pub is_active: bool,
+    /// The key.
+    pub key: Result<IssuerKey, Inconsistent>,
+}
+
 /// The state and the instants of a life, as columns.
 struct Columns {
     state: &'static str,
@@ -90,6 +102,17 @@ impl TryFrom<Row> for IssuerKey {
             key: issuer_key::IssuerKey { kid: kid.clone(), algorithm, create_time: create_time.0, life },
             pair: StoredKey { kid, algorithm, public_jwk, sealed_private_key },
         })
+    }
+}
+
+impl From<Row> for Found {
+    fn from(row: Row) -> Self {
+        Self {
+            kid: row.kid.clone(),
+            algorithm: row.algorithm.parse().ok(),
+            is_active: row.state == State::Active.as_str(),
+            key: row.try_into(),
+        }
     }
 }
 
@@ -154,8 +177,8 @@ pub async fn delete(conn: &mut Conn, kid: &str) -> Stored<bool> {
     Ok(deleted == 1)
 }
 
-/// Every key, the newest first.
-pub async fn list(conn: &mut Conn) -> Stored<Vec<IssuerKey>> {
+/// Every key, the newest first, each read by itself.
+pub async fn list(conn: &mut Conn) -> Stored<Vec<Found>> {
     let rows: Vec<Row> = on!(conn, c => {
         issuer_keys::table
             .order((issuer_keys::create_time.desc(), issuer_keys::kid))
@@ -163,5 +186,5 @@ pub async fn list(conn: &mut Conn) -> Stored<Vec<IssuerKey>> {
             .load(c)
             .await
     })?;
-    rows.into_iter().map(|row| Ok(row.try_into()?)).collect()
+    Ok(rows.into_iter().map(Found::from).collect())
 }

@@ -1,9 +1,10 @@
 //! PostgreSQL's LISTEN and NOTIFY: how replicas learn at once that another one has appended to the trust log.
 
-use std::{convert::Infallible, future::poll_fn};
+use std::future::poll_fn;
 
 use tokio::{sync::Notify, time::timeout};
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTlsStream};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Store, StoreError,
@@ -17,20 +18,24 @@ impl Store {
     }
 
     /// Calls `heard` when a replica, maybe this one, has told of something, and once at the beginning; tells others
-    /// whenever `to_announce` is notified. Ends when the connection does.
+    /// whenever `to_announce` is notified. Ends when the connection does, or at `stop`, having told them once more.
     pub async fn listen(
         &self,
         heard: &(dyn Fn() + Send + Sync),
         to_announce: &Notify,
-    ) -> Result<Infallible, StoreError> {
+        stop: &CancellationToken,
+    ) -> Result<(), StoreError> {
         let Pools::Pg { config, .. } = self.pools_ref() else {
             return Err(unavailable("this database can't tell"));
         };
-        let (client, connection) =
-            timeout(PATIENCE, config.connect(NoTls)).await.map_err(unavailable)?.map_err(unavailable)?;
+        let connected = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            connected = timeout(PATIENCE, config.connect(NoTls)) => connected,
+        };
+        let (client, connection) = connected.map_err(unavailable)?.map_err(unavailable)?;
         tokio::select! {
             lost = pass_on(connection, heard) => lost,
-            failed = announce(client, heard, to_announce) => failed,
+            ended = announce(client, heard, to_announce, stop) => ended,
         }
     }
 }
@@ -39,7 +44,7 @@ impl Store {
 async fn pass_on(
     mut connection: Connection<Socket, NoTlsStream>,
     heard: &(dyn Fn() + Send + Sync),
-) -> Result<Infallible, StoreError> {
+) -> Result<(), StoreError> {
     loop {
         match poll_fn(|context| connection.poll_message(context)).await {
             Some(Ok(AsyncMessage::Notification(_))) => heard(),
@@ -54,14 +59,20 @@ async fn announce(
     client: Client,
     heard: &(dyn Fn() + Send + Sync),
     to_announce: &Notify,
-) -> Result<Infallible, StoreError> {
+    stop: &CancellationToken,
+) -> Result<(), StoreError> {
     run(&client, "LISTEN tessera_trust").await?;
     // What was told before that was not heard.
     heard();
-    loop {
-        to_announce.notified().await;
+    let mut is_last = false;
+    while !is_last {
+        tokio::select! {
+            () = to_announce.notified() => {}
+            () = stop.cancelled() => is_last = true,
+        }
         run(&client, "NOTIFY tessera_trust").await?;
     }
+    Ok(())
 }
 
 async fn run(client: &Client, sql: &str) -> Result<(), StoreError> {

@@ -23,13 +23,15 @@ pub mod server_secrets;
 pub mod session_keys;
 pub mod sessions;
 pub mod spare_keys;
+pub mod steps;
 pub mod tenants;
 pub mod trust_log;
 pub mod trusted_issuers;
+pub mod user_sessions;
 pub mod users;
 
 pub use conn::Conn;
-pub use error::StoreError;
+pub use error::{StoreError, TxError};
 pub use store::{Database, PoolState, Store, Work};
 
 use conn::{Cached, on};

@@ -2,14 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, Insertable, IntoSql, NullableExpressionMethods,
-    OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper, sql_types::Bool,
+    BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension,
+    QueryDsl, Queryable, Selectable, SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::{
-    Cached, Conn, Slice, Stored,
+    Cached, Conn, Stored,
     columns::{IdCol, TimeCol},
     on,
     schema::{session_keys, sessions},
@@ -25,7 +25,7 @@ use crate::domain::{
 /// Everything but the salt and the profile.
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = sessions)]
-struct Row {
+pub(super) struct Row {
     id: IdCol,
     tenant_id: IdCol,
     user_id: IdCol,
@@ -112,7 +112,7 @@ const fn broken(column: &'static str) -> Inconsistent {
     Inconsistent { table: "sessions", column }
 }
 
-fn read_profile(json: &str) -> Result<Profile, Inconsistent> {
+pub(super) fn read_profile(json: &str) -> Result<Profile, Inconsistent> {
     serde_json::from_str(json).map_err(|_| broken("profile"))
 }
 
@@ -177,50 +177,6 @@ pub async fn find_maker(conn: &mut Conn, id: Uuid) -> Stored<Option<Maker>> {
     Ok(Some(Maker { session: row.try_into()?, salt, key: key.map(open).transpose()? }))
 }
 
-/// A step along the refresh chain.
-#[derive(Debug, Clone)]
-pub struct Step {
-    /// The generation that is spent.
-    pub generation: i64,
-    /// When.
-    pub now: DateTime<Utc>,
-    /// When the session expires from now on unless it is refreshed before.
-    pub idle_expire_time: DateTime<Utc>,
-    /// Who asks.
-    pub address: String,
-    /// The network of that; empty where it is not known.
-    pub network: String,
-    /// It may come from another network than the step before.
-    pub is_from_anywhere: bool,
-}
-
-/// Takes a step along the refresh chain, in one statement: of any number at once, one succeeds. Gives
-/// what the next token says; `None` where the session is not at this generation, has ended or expired, or where the
-/// step comes from elsewhere and must not.
-pub async fn advance(conn: &mut Conn, id: Uuid, step: &Step) -> Stored<Option<Profile>> {
-    let profiles: Vec<String> = on!(conn, c => {
-        let is_from_there = sessions::last_network
-            .eq(&step.network)
-            .or(sessions::last_network.eq(""))
-            .or(step.is_from_anywhere.into_sql::<Bool>());
-        let is_here = sessions::id
-            .eq(IdCol(id))
-            .and(is_from_there)
-            .and(sessions::generation.eq(step.generation))
-            .and(sessions::end_time.is_null())
-            .and(sessions::idle_expire_time.gt(TimeCol(step.now)));
-        let update = diesel::update(sessions::table.filter(is_here)).set((
-            sessions::generation.eq(step.generation + 1),
-            sessions::refresh_time.eq(TimeCol(step.now)),
-            sessions::idle_expire_time.eq(TimeCol(step.idle_expire_time)),
-            sessions::last_address.eq(&step.address),
-            sessions::last_network.eq(&step.network),
-        ));
-        Cached(update.returning(sessions::profile)).get_results(c).await
-    })?;
-    Ok(profiles.into_iter().next().map(|json| read_profile(&json)).transpose()?)
-}
-
 /// The session with what its tokens say.
 pub async fn find_with_profile(conn: &mut Conn, id: Uuid) -> Stored<Option<(Session, Profile)>> {
     let found: Option<(Row, String)> = on!(conn, c => {
@@ -269,19 +225,6 @@ pub async fn see(conn: &mut Conn, id: Uuid, seen: &Seen, unless_since: DateTime<
     Ok(())
 }
 
-/// A user's sessions that have not been ended; some may have expired.
-pub async fn open_of_user(conn: &mut Conn, user_id: Uuid) -> Stored<Vec<(Session, Profile)>> {
-    let rows: Vec<(Row, String)> = on!(conn, c => {
-        sessions::table
-            .filter(sessions::user_id.eq(IdCol(user_id)))
-            .filter(sessions::end_time.is_null())
-            .select((Row::as_select(), sessions::profile))
-            .load(c)
-            .await
-    })?;
-    rows.into_iter().map(|(row, profile)| Ok((row.try_into()?, read_profile(&profile)?))).collect()
-}
-
 /// Changes what the next tokens of a session say.
 pub async fn set_profile(conn: &mut Conn, id: Uuid, profile: &Profile) -> Stored<()> {
     let profile = write_profile(profile)?;
@@ -290,29 +233,4 @@ pub async fn set_profile(conn: &mut Conn, id: Uuid, profile: &Profile) -> Stored
         Cached(update).execute(c).await
     })?;
     Ok(())
-}
-
-/// A user's sessions, newest first. `live_at` leaves out those that have ended or expired by then.
-pub async fn list(
-    conn: &mut Conn,
-    user_id: Uuid,
-    live_at: Option<DateTime<Utc>>,
-    slice: Slice,
-) -> Stored<Vec<Session>> {
-    let rows: Vec<Row> = on!(conn, c => {
-        let all = sessions::table
-            .filter(sessions::user_id.eq(IdCol(user_id)))
-            .filter(sessions::id.lt(slice.below()))
-            .order(sessions::id.desc())
-            .limit(slice.limit)
-            .select(Row::as_select());
-        match live_at {
-            None => all.load(c).await,
-            Some(now) => {
-                let is_live = sessions::end_time.is_null().and(sessions::idle_expire_time.gt(TimeCol(now)));
-                all.filter(is_live).load(c).await
-            }
-        }
-    })?;
-    rows.into_iter().map(|row| Ok(row.try_into()?)).collect()
 }

@@ -16,9 +16,10 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Conn, StoreError,
+    Conn, StoreError, TxError,
     conn::{Either, PgConn, SqliteConn},
     migrate,
+    steps::Steps,
 };
 
 /// How long a caller waits for a connection.
@@ -27,10 +28,12 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
 /// More connections to one SQLite file only compete for its cache.
-const MOST_SQLITE_READERS: u32 = 8;
+const MOST_SQLITE_READERS: u32 = 4;
 
-/// A replica that the network has cut off in the middle of a transaction must not hold its locks for hours.
-const PG_SESSION: &str = "SET idle_in_transaction_session_timeout = '15s'; SET lock_timeout = '5s'";
+/// A replica that the network has cut off in the middle of a transaction must not hold its locks for hours, and no
+/// statement outlives the call that it is for, which is given up after 60 s.
+const PG_SESSION: &str = "SET idle_in_transaction_session_timeout = '15s'; SET lock_timeout = '5s'; \
+                          SET statement_timeout = '65s'";
 
 type Manager<C> = AsyncDieselConnectionManager<C>;
 
@@ -101,6 +104,7 @@ struct Inner {
     pools: Pools,
     max_connections: u32,
     transactions: TaskTracker,
+    steps: Steps,
 }
 
 pub(super) enum Pools {
@@ -193,7 +197,12 @@ impl Store {
                 Pools::Pg { pool, config: config.clone() }
             }
         };
-        Ok(Self(Arc::new(Inner { pools, max_connections, transactions: TaskTracker::new() })))
+        Ok(Self(Arc::new(Inner {
+            pools,
+            max_connections,
+            transactions: TaskTracker::new(),
+            steps: Steps::default(),
+        })))
     }
 
     /// Runs statements that stand alone and write nothing.
@@ -232,7 +241,7 @@ impl Store {
         for repeats in 0..self.0.max_connections {
             let mut conn = self.connection(access).await?;
             match work.clone()(&mut conn).await {
-                Err(StoreError::Lost(_)) => drop(conn),
+                Err(StoreError::Lost(_)) => conn.spoil(),
                 done => return Ok(Done { value: done?, is_repeated: repeats > 0 }),
             }
         }
@@ -250,7 +259,7 @@ impl Store {
             + Send
             + 'static,
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: TxError,
     {
         self.tx_then(work, |_| {}).await
     }
@@ -263,7 +272,7 @@ impl Store {
             + Send
             + 'static,
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: TxError,
     {
         let store = self.clone();
         let task = self.0.transactions.spawn(async move {
@@ -277,6 +286,9 @@ impl Store {
                 Err(error) => {
                     // A connection that can't even roll back is broken, and the pool drops it.
                     let _ = conn.rollback().await;
+                    if error.is_away() {
+                        conn.spoil();
+                    }
                     Err(error)
                 }
             }
@@ -295,6 +307,21 @@ impl Store {
 
     pub(super) fn pools_ref(&self) -> &Pools {
         &self.0.pools
+    }
+
+    /// The steps along refresh chains that wait.
+    pub(super) fn steps(&self) -> &Steps {
+        &self.0.steps
+    }
+
+    /// A connection that writes, for as long as it is kept.
+    pub(super) async fn writer(&self) -> Result<Conn, StoreError> {
+        self.connection(Access::Write).await
+    }
+
+    /// Runs something that closing waits for, whether its caller does or not.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.transactions.spawn(work);
     }
 
     /// How the pools stand.

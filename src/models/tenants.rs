@@ -51,20 +51,36 @@ fn policy_json(sessions: TenantSessions) -> Result<Option<String>, Inconsistent>
 }
 
 fn policy(json: Option<String>) -> Result<TenantSessions, Inconsistent> {
-    json.map_or(Ok(TenantSessions::default()), |json| serde_json::from_str(&json).map_err(|_| BROKEN_POLICY))
+    let Some(json) = json else { return Ok(TenantSessions::default()) };
+    let policy: TenantSessions = serde_json::from_str(&json).map_err(|_| BROKEN_POLICY)?;
+    policy.check().map_err(|_| BROKEN_POLICY)
 }
 
-/// A tenant by its id, or what is wrong with its row.
+/// A tenant's row, each part read by itself.
 pub struct Found {
-    /// The tenant's id.
-    pub id: Uuid,
-    /// The tenant.
-    pub tenant: Result<Tenant, Inconsistent>,
+    /// The tenant without what follows.
+    rest: Tenant,
+    /// How its tokens are signed.
+    pub signing: Result<TenantSigning, Inconsistent>,
+    /// What its sessions keep to.
+    pub sessions: Result<TenantSessions, Inconsistent>,
 }
 
-impl From<Row> for Found {
-    fn from(row: Row) -> Self {
-        Self { id: row.id.0, tenant: row.try_into() }
+impl Found {
+    /// The tenant's id.
+    pub fn id(&self) -> Uuid {
+        self.rest.id
+    }
+
+    /// The tenant, where all of it makes sense.
+    pub fn whole(self) -> Result<Tenant, Inconsistent> {
+        Ok(Tenant { signing: self.signing?, sessions: self.sessions?, ..self.rest })
+    }
+
+    /// The tenant without what makes no sense.
+    pub fn readable(self) -> Tenant {
+        let (signing, sessions) = (self.signing.unwrap_or_default(), self.sessions.unwrap_or_default());
+        Tenant { signing, sessions, ..self.rest }
     }
 }
 
@@ -86,23 +102,30 @@ impl TryFrom<&Tenant> for Row {
     }
 }
 
-impl TryFrom<Row> for Tenant {
-    type Error = Inconsistent;
+fn signing(of_issuer: Option<String>, of_sessions: Option<String>) -> Result<TenantSigning, Inconsistent> {
+    Ok(TenantSigning {
+        algorithm: algorithm("algorithm", of_issuer)?,
+        session_algorithm: algorithm("session_algorithm", of_sessions)?,
+    })
+}
 
-    fn try_from(row: Row) -> Result<Self, Inconsistent> {
-        Ok(Self {
+impl From<Row> for Found {
+    fn from(row: Row) -> Self {
+        let rest = Tenant {
             id: row.id.0,
             name: row.name,
             display_name: row.display_name,
             create_time: row.create_time.0,
-            signing: TenantSigning {
-                algorithm: algorithm("algorithm", row.algorithm)?,
-                session_algorithm: algorithm("session_algorithm", row.session_algorithm)?,
-            },
-            sessions: policy(row.session_policy)?,
+            signing: TenantSigning::default(),
+            sessions: TenantSessions::default(),
             suspend_time: row.suspend_time.map(|time| time.0),
             standing: row.standing,
-        })
+        };
+        Self {
+            rest,
+            signing: signing(row.algorithm, row.session_algorithm),
+            sessions: policy(row.session_policy),
+        }
     }
 }
 
@@ -122,24 +145,29 @@ pub async fn insert_if_new(conn: &mut Conn, tenant: &Tenant) -> Stored<bool> {
     Ok(added == 1)
 }
 
-/// The tenant with this id.
-pub async fn find(conn: &mut Conn, id: Uuid) -> Stored<Option<Tenant>> {
+/// The tenant with this id, whether or not all of it makes sense.
+pub async fn look_up(conn: &mut Conn, id: Uuid) -> Stored<Option<Found>> {
     let row: Option<Row> = on!(conn, c => {
         tenants::table.find(IdCol(id)).select(Row::as_select()).first(c).await.optional()
     })?;
-    Ok(row.map(Tenant::try_from).transpose()?)
+    Ok(row.map(Found::from))
 }
 
 /// The tenant with this name.
 pub async fn find_by_name(conn: &mut Conn, name: &str) -> Stored<Option<Tenant>> {
+    Ok(look_up_by_name(conn, name).await?.map(Found::whole).transpose()?)
+}
+
+/// The same, whether or not all of it makes sense.
+pub async fn look_up_by_name(conn: &mut Conn, name: &str) -> Stored<Option<Found>> {
     let row: Option<Row> = on!(conn, c => {
         tenants::table.filter(tenants::name.eq(name)).select(Row::as_select()).first(c).await.optional()
     })?;
-    Ok(row.map(Tenant::try_from).transpose()?)
+    Ok(row.map(Found::from))
 }
 
 /// Tenants, newest first.
-pub async fn list(conn: &mut Conn, slice: Slice) -> Stored<Vec<Tenant>> {
+pub async fn list(conn: &mut Conn, slice: Slice) -> Stored<Vec<Found>> {
     let rows: Vec<Row> = on!(conn, c => {
         tenants::table
             .filter(tenants::id.lt(slice.below()))
@@ -149,10 +177,10 @@ pub async fn list(conn: &mut Conn, slice: Slice) -> Stored<Vec<Tenant>> {
             .load(c)
             .await
     })?;
-    rows.into_iter().map(|row| Ok(row.try_into()?)).collect()
+    Ok(rows.into_iter().map(Found::from).collect())
 }
 
-/// Writes what can be changed of a tenant; says whether it is there.
+/// Writes what can be changed of a tenant, but for its standing; says whether it is there.
 pub async fn update(conn: &mut Conn, tenant: &Tenant) -> Stored<bool> {
     let session_policy = policy_json(tenant.sessions)?;
     let changed = on!(conn, c => {
@@ -160,9 +188,19 @@ pub async fn update(conn: &mut Conn, tenant: &Tenant) -> Stored<bool> {
             tenants::display_name.eq(&tenant.display_name),
             tenants::algorithm.eq(algorithm_text(tenant.signing.algorithm)),
             tenants::session_algorithm.eq(algorithm_text(tenant.signing.session_algorithm)),
+            tenants::session_policy.eq(&session_policy),
+        ));
+        Cached(update).execute(c).await
+    })?;
+    Ok(changed == 1)
+}
+
+/// Writes whether a tenant is suspended, and nothing else of it; says whether it is there.
+pub async fn set_standing(conn: &mut Conn, tenant: &Tenant) -> Stored<bool> {
+    let changed = on!(conn, c => {
+        let update = diesel::update(tenants::table.find(IdCol(tenant.id))).set((
             tenants::suspend_time.eq(tenant.suspend_time.map(TimeCol)),
             tenants::standing.eq(tenant.standing),
-            tenants::session_policy.eq(&session_policy),
         ));
         Cached(update).execute(c).await
     })?;

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     app::{App, CallLabels, Caller, Error, MethodLabel},
     domain::{audit::Origin, proxy},
+    verifier::not_begun,
 };
 
 /// Where the request's id is read and written.
@@ -48,9 +49,24 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
     let origin = origin(&app, &request);
     let request_id = origin.request_id.clone();
     let Some((method, who)) = policy::row(request.uri().path()) else {
-        return unknown_method(&app, request.headers());
+        return unknown_method(request.headers());
     };
-    let span = tracing::info_span!("call", request_id, method, address = origin.address);
+    let is_quiet = policy::is_asked_all_the_time(method);
+    let span = if is_quiet {
+        tracing::debug_span!("call", request_id, method, address = origin.address)
+    } else {
+        tracing::info_span!("call", request_id, method, address = origin.address)
+    };
+    let mut call = Call {
+        app: &app,
+        method,
+        started,
+        span: span.clone(),
+        is_quiet,
+        request_id: &request_id,
+        address: origin.address.clone(),
+        code: Code::Cancelled,
+    };
     let answer = async {
         match admit(&app, who, request.headers()).await {
             Ok(caller) => {
@@ -66,10 +82,13 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
                     Err(_) => status::too_slow().into_http(),
                 }
             }
-            Err(error) => Status::from(error).into_http(),
+            Err(error) => {
+                let mut refusal = Status::from(error).into_http();
+                not_begun::refused(request.headers(), refusal.headers_mut());
+                refusal
+            }
         }
     };
-    let mut call = Call { app: &app, method, started, span: span.clone(), code: Code::Cancelled };
     let response = answer.instrument(span).await;
     call.code = code(&response);
     drop(call);
@@ -82,23 +101,32 @@ struct Call<'a> {
     method: &'static str,
     started: Instant,
     span: Span,
+    is_quiet: bool,
+    request_id: &'a str,
+    address: String,
     code: Code,
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let Self { app, method, .. } = *self;
+        let Self { app, method, request_id, .. } = *self;
         let code = code_name(self.code);
         let took = self.started.elapsed();
         app.metrics.calls.get_or_create(&CallLabels { method, code }).inc();
         app.metrics.latencies.get_or_create(&MethodLabel { method }).observe(took.as_secs_f64());
-        self.span.in_scope(|| tracing::info!(code, micros = took.as_micros(), "answered"));
+        let (micros, address) = (took.as_micros(), &self.address);
+        match (self.is_quiet, self.code) {
+            (true, Code::Ok) => self.span.in_scope(|| tracing::debug!(code, micros, "answered")),
+            // There may be no span that says what it was.
+            (true, _) => tracing::info!(code, micros, request_id, method, address, "answered"),
+            (false, _) => self.span.in_scope(|| tracing::info!(code, micros, "answered")),
+        }
     }
 }
 
 /// The answer to a method that is not there.
-pub fn unknown_method(app: &App, headers: &HeaderMap) -> Response {
-    let id = request_id(headers).unwrap_or_else(|| app.new_request_id());
+pub fn unknown_method(headers: &HeaderMap) -> Response {
+    let id = request_id(headers).unwrap_or_else(new_request_id);
     with_request_id(status::unimplemented().into_http(), &id)
 }
 
@@ -140,7 +168,7 @@ fn origin(app: &App, request: &Request) -> Origin {
     Origin {
         address: address.unwrap_or_default(),
         user_agent: user_agent.unwrap_or_default().chars().take(MAX_USER_AGENT).collect(),
-        request_id: request_id(request.headers()).unwrap_or_else(|| app.new_request_id()),
+        request_id: request_id(request.headers()).unwrap_or_else(new_request_id),
     }
 }
 
@@ -158,6 +186,11 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(REQUEST_ID)?.to_str().ok()?;
     let is_id_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
     ((1..=128).contains(&id.len()) && id.bytes().all(is_id_char)).then(|| id.to_owned())
+}
+
+/// An id for a call that came without one. Nobody has to be unable to guess it.
+fn new_request_id() -> String {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid().to_string()
 }
 
 fn with_request_id(mut response: Response, id: &str) -> Response {

@@ -69,5 +69,19 @@ pub const TABLE: [(&str, Who); 49] = [
 /// The row of a path: the path as it stands in the table, which metrics may be labelled with, and who
 /// may call it.
 pub fn row(path: &str) -> Option<(&'static str, Who)> {
-    TABLE.into_iter().find(|(known, _)| *known == path)
+    TABLE.iter().find(|(known, _)| *known == path).copied()
+}
+
+/// Questions that a whole mesh asks all the time, and whose good answers change nothing: these answers are counted, and
+/// logged at `debug` alone.
+const ASKED_ALL_THE_TIME: [&str; 4] = [
+    "/grpc.health.v1.Health/Check",
+    "/tessera.v1.Auth/VerifyToken",
+    "/tessera.v1.Keys/GetJwk",
+    "/tessera.v1.Keys/GetJwks",
+];
+
+/// Whether a method is one of those.
+pub fn is_asked_all_the_time(method: &str) -> bool {
+    ASKED_ALL_THE_TIME.contains(&method)
 }

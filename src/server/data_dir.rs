@@ -17,7 +17,7 @@ use crate::{
         random::Randomness,
         sealing::{BadKek, Kek, Sealer, kek_id},
     },
-    models::{Database, Store, StoreError, issuer_keys},
+    models::{Database, Store, StoreError, sealed, sealed::SealedTable},
 };
 
 /// The data directory can't be used.
@@ -121,9 +121,8 @@ pub(super) async fn sealer(keks: Keks, store: &Store, rng: &dyn Randomness) -> R
 
 /// The id of the key-encryption key that the issuer's keys are sealed under, where there are any.
 async fn sealed_under(store: &Store) -> Result<Option<String>, StoreError> {
-    let keys = store.read(async |conn| issuer_keys::list(conn).await).await?;
-    let id = |sealed: &[u8]| kek_id(sealed).unwrap_or_default().to_owned();
-    Ok(keys.first().map(|issuer| id(&issuer.pair.sealed_private_key)))
+    let keys = store.read(async |conn| sealed::page(conn, SealedTable::IssuerKeys, "", 1).await).await?;
+    Ok(keys.first().map(|(_, sealed)| kek_id(sealed).unwrap_or_default().to_owned()))
 }
 
 fn read(path: &Path) -> Result<Sealer, DataDirError> {

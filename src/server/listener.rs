@@ -25,8 +25,10 @@ use crate::rpc::gate::Peer;
 
 /// How long a client may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a connection may stay silent before its first byte; afterwards HTTP's own limits hold.
-const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// How long a connection may take to show which HTTP it speaks; afterwards HTTP's own limits hold.
+const OPENING: Duration = Duration::from_secs(10);
+/// What HTTP/2 begins with (RFC 9113 section 3.4); whatever differs from it is HTTP/1.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long to wait where the system has no more sockets to give.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 /// Connections that are accepted and not yet served.
@@ -36,8 +38,28 @@ const BACKLOG: usize = 128;
 pub(super) struct Conn {
     socket: Socket,
     peer: SocketAddr,
-    /// Until the first byte.
-    patience: Option<Pin<Box<Sleep>>>,
+    /// Until it is known which HTTP it speaks.
+    opening: Option<Opening>,
+}
+
+/// A connection that may speak either HTTP so far.
+struct Opening {
+    patience: Pin<Box<Sleep>>,
+    /// What is to come if it speaks HTTP/2.
+    expected: &'static [u8],
+}
+
+impl Opening {
+    /// Takes in what came; says whether either is still possible.
+    fn goes_on(&mut self, came: &[u8]) -> bool {
+        match self.expected.strip_prefix(came) {
+            Some(expected) if !came.is_empty() => {
+                self.expected = expected;
+                !expected.is_empty()
+            }
+            _ => false,
+        }
+    }
 }
 
 enum Socket {
@@ -47,7 +69,8 @@ enum Socket {
 
 impl Conn {
     fn new(socket: Socket, peer: SocketAddr) -> Self {
-        Self { socket, peer, patience: Some(Box::pin(sleep(FIRST_BYTE))) }
+        let opening = Opening { patience: Box::pin(sleep(OPENING)), expected: PREFACE };
+        Self { socket, peer, opening: Some(opening) }
     }
 }
 
@@ -131,19 +154,18 @@ impl AsyncRead for Conn {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let filled = buf.filled().len();
         let read = match &mut self.socket {
             Socket::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Socket::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
-        let is_silent = self
-            .patience
-            .as_mut()
-            .is_some_and(|patience| read.is_pending() && patience.as_mut().poll(cx).is_ready());
-        if is_silent {
+        let Some(opening) = &mut self.opening else { return read };
+        if read.is_pending() && opening.patience.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if read.is_ready() {
-            self.patience = None;
+        let came = buf.filled().get(filled..).unwrap_or_default();
+        if read.is_ready() && !opening.goes_on(came) {
+            self.opening = None;
         }
         read
     }

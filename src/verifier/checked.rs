@@ -64,6 +64,12 @@ impl CheckedTokens {
         }
     }
 
+    pub(super) fn forget(&self, digest: &TokenDigest) {
+        if let Some(cache) = &self.cache {
+            cache.remove(digest);
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.cache.as_ref().map_or(0, Cache::len)
     }

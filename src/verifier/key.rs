@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
     DecodingKey,
-    jwk::{Jwk, JwkSet, ThumbprintHash},
+    jwk::{AlgorithmParameters, Jwk, JwkSet, ThumbprintHash},
 };
 
 use super::header::Checks;
@@ -28,6 +30,9 @@ pub enum BadKey {
     /// Its parameters make no key.
     #[error("unusable key: {0}")]
     Parameters(#[from] jsonwebtoken::errors::Error),
+    /// Its parameters make no point of its curve.
+    #[error("unusable key: not a point of its curve")]
+    Point,
 }
 
 /// A public key, ready to check signatures. Cheap to clone.
@@ -37,7 +42,60 @@ pub struct PublicKey(Arc<Inner>);
 struct Inner {
     kid: String,
     algorithm: Algorithm,
-    key: DecodingKey,
+    key: Key,
+}
+
+enum Key {
+    /// On a curve: read once. To read it for each signature takes a tenth of the time that the check takes.
+    Curve(ParsedPublicKey),
+    Rsa(DecodingKey, jsonwebtoken::Algorithm),
+}
+
+impl Key {
+    fn read(algorithm: Algorithm, jwk: &Jwk) -> Result<Self, BadKey> {
+        let curve = |way, point: Vec<u8>| {
+            ParsedPublicKey::new(way, point).map(Self::Curve).map_err(|_| BadKey::Point)
+        };
+        // What does not fit together is refused by jsonwebtoken in its own words.
+        let known = DecodingKey::from_jwk(jwk)?;
+        match (algorithm, &jwk.algorithm) {
+            (Algorithm::Es256, AlgorithmParameters::EllipticCurve(key)) => {
+                curve(&ECDSA_P256_SHA256_FIXED, uncompressed(&key.x, &key.y)?)
+            }
+            (Algorithm::Es384, AlgorithmParameters::EllipticCurve(key)) => {
+                curve(&ECDSA_P384_SHA384_FIXED, uncompressed(&key.x, &key.y)?)
+            }
+            (Algorithm::EdDsa, AlgorithmParameters::OctetKeyPair(key)) => curve(&ED25519, bytes(&key.x)?),
+            (Algorithm::Rs256, AlgorithmParameters::RSA(_)) => {
+                Ok(Self::Rsa(known, jsonwebtoken::Algorithm::RS256))
+            }
+            (Algorithm::Ps256, AlgorithmParameters::RSA(_)) => {
+                Ok(Self::Rsa(known, jsonwebtoken::Algorithm::PS256))
+            }
+            _ => Err(BadKey::Algorithm),
+        }
+    }
+
+    fn verifies(&self, message: &[u8], signature: &str) -> bool {
+        match self {
+            Self::Curve(key) => {
+                let signature = URL_SAFE_NO_PAD.decode(signature);
+                signature.is_ok_and(|signature| key.verify_sig(message, &signature).is_ok())
+            }
+            Self::Rsa(key, algorithm) => {
+                jsonwebtoken::crypto::verify(signature, message, key, *algorithm).unwrap_or(false)
+            }
+        }
+    }
+}
+
+fn bytes(text: &str) -> Result<Vec<u8>, BadKey> {
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| BadKey::Point)
+}
+
+/// The point of a key as SEC 1 writes it without compression (section 2.3.3).
+fn uncompressed(x: &str, y: &str) -> Result<Vec<u8>, BadKey> {
+    Ok([&[4][..], &bytes(x)?, &bytes(y)?].concat())
 }
 
 impl PublicKey {
@@ -50,7 +108,7 @@ impl PublicKey {
 
     /// The key of a JWK under this id, for this algorithm.
     pub(super) fn with_kid(kid: String, algorithm: Algorithm, jwk: &Jwk) -> Result<Self, BadKey> {
-        Ok(Self(Arc::new(Inner { kid, algorithm, key: DecodingKey::from_jwk(jwk)? })))
+        Ok(Self(Arc::new(Inner { kid, algorithm, key: Key::read(algorithm, jwk)? })))
     }
 
     /// Reads a JWK set (RFC 7517 section 5).
@@ -86,14 +144,7 @@ impl PublicKey {
 
     /// Checks a base64url signature over `message`.
     pub fn verifies(&self, message: &[u8], signature: &str) -> bool {
-        let algorithm = match self.0.algorithm {
-            Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
-            Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
-            Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
-            Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
-            Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
-        };
-        jsonwebtoken::crypto::verify(signature, message, &self.0.key, algorithm).unwrap_or(false)
+        self.0.key.verifies(message, signature)
     }
 }
 

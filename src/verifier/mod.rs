@@ -12,6 +12,7 @@
 //! Must not enter: anything of the server. It knows [`crate::domain`]'s claims and the generated contract.
 
 mod budget;
+mod channel;
 mod checked;
 mod checking;
 mod claims;
@@ -24,6 +25,7 @@ mod foreign_keys;
 mod guard;
 mod header;
 mod key;
+pub(crate) mod not_begun;
 mod said;
 mod shared;
 mod signed_in;
@@ -143,6 +145,13 @@ impl Verifier {
     #[must_use]
     pub fn require_encryption(mut self) -> Self {
         self.decryption.is_required = true;
+        self
+    }
+
+    /// Remembers up to so many checked session keys, instead of [`Self::REMEMBERS_AT_MOST`].
+    #[must_use]
+    pub fn with_session_keys(mut self, keys: usize) -> Self {
+        self.endorsed = Cache::new(keys);
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use tessera::proto::{GetJwkRequest, LogoutRequest, RefreshRequest};
+use tessera::proto::{GetJwkRequest, LogoutRequest, RefreshRequest, RevokeTokenRequest};
 use tonic::Code;
 
 use crate::support::{
@@ -13,6 +13,7 @@ timed_stories! {
     sessions_go_with_their_keys_once_they_were_over_for_long_enough,
     old_events_go_and_no_others_can,
     without_a_limit_every_event_stays,
+    a_token_of_a_session_that_is_gone_is_none_to_revoke,
     a_pruned_log_is_followed_and_read,
     steady_load_takes_no_more_room_as_time_goes_by,
 }
@@ -108,6 +109,19 @@ async fn sessions_go_with_their_keys_once_they_were_over_for_long_enough(home: H
         let cleaned = server.metric(&format!("tessera_cleaned_rows_total{{table=\"{table}\"}}")).await?;
         assert_eq!(cleaned, 3, "{table}: two of these, and the admin's");
     }
+    server.stop().await
+}
+
+async fn a_token_of_a_session_that_is_gone_is_none_to_revoke(home: Home) -> Outcome {
+    let server = home.start_with(TIDY).await?;
+    let anna = server.anna().await?;
+    server.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await?;
+    home.clock.advance(61 * MINUTE);
+    clean(&server).await?;
+    assert_eq!(kept(&home, "anna").await?, (0, 0));
+    let again = server.sign_in("anna", "web").await?;
+    let request = RevokeTokenRequest { token: anna.refresh_token, jti: String::new() };
+    server.auth().revoke_token(authorized(&again.access_token, request)).await?;
     server.stop().await
 }
 

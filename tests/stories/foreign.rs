@@ -114,7 +114,7 @@ async fn the_verifier_needs_the_issuers_keys_alone(home: Home) -> Outcome {
     server.auth().logout(authorized(&next, LogoutRequest {})).await?;
     assert!(verifier.check(&next, &ours, SystemClock.now()).is_ok());
     let revocation = tessera::domain::trust::Revocation::Session(user.sid);
-    verifier.trust().admit(&revocation, end);
+    verifier.trust().admit(&revocation, end, SystemClock.uptime());
     assert_eq!(verifier.check(&next, &ours, SystemClock.now()).err(), Some(Refusal::Revoked));
     server.stop().await
 }

@@ -93,6 +93,8 @@ async fn each_refusal_has_its_row(home: Home) -> Outcome {
     assert!(service.get("/public", &[]).await?.ends_with("hello"), "nobody is known there");
     assert!(service.get("/public", &[&bearer]).await?.ends_with("hello"), "whoever it is");
     assert_eq!(by_http(&service, "/public/", &[]).await?.0, 401, "another path");
+    let posing = service.get_with("/greet", &["content-type: application/grpc".to_owned()]).await?;
+    assert!(posing.starts_with("HTTP/1.1 401"), "it is no gRPC call: {posing}");
     server.stop().await
 }
 

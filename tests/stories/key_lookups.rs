@@ -1,6 +1,6 @@
 //! Tokens that nobody vouches for in the header: the issuer is asked for their keys once, and not too often.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -10,7 +10,8 @@ use tessera::{
 };
 
 use crate::support::{
-    Home, Outcome, Server, audience_token, authorized, parts_of, stories, timed_stories, unsigned,
+    Home, Outcome, Server, audience_token, authorized, eventually, parts_of, signal, stories, story,
+    timed_stories, unsigned,
 };
 
 stories! { a_token_that_nobody_vouches_for_outlives_the_setting }
@@ -18,6 +19,7 @@ timed_stories! {
     an_unknown_key_is_asked_for_once,
     made_up_keys_cost_the_issuer_next_to_nothing,
 }
+story!(who_waits_for_an_issuer_that_hangs_is_told_so, sqlite: BinarySqlite);
 
 const BARE: &str = "[signing]\nendorse_in_header = false\n";
 const UNKNOWN: Denial = Denial::Refused(Refusal::UnknownKey);
@@ -119,5 +121,23 @@ async fn a_token_that_nobody_vouches_for_outlives_the_setting(home: Home) -> Out
     assert!(server.is_active(&anna.access_token, true).await?);
     let made_up = made_up(&anna.access_token, 1)?;
     assert!(!server.is_active(&made_up, false).await?);
+    server.stop().await
+}
+
+async fn who_waits_for_an_issuer_that_hangs_is_told_so(home: Home) -> Outcome {
+    let server = home.start_with(BARE).await?;
+    server.anna().await?;
+    let token = audience_token(&server, "anna", &["orders"], &[]).await?;
+    let verifier = Verifier::connect(server.url()).issuer("http://127.0.0.1:50051").audience("orders");
+    let verifier = verifier.start().await?;
+    signal(server.pid().ok_or("no process")?, "STOP")?;
+    let started = Instant::now();
+    for checked in join_all((0..20).map(|_| verifier.check(&token))).await {
+        assert_eq!(checked, Err(Denial::Unreachable));
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(8), "one after another: {took:?}");
+    signal(server.pid().ok_or("no process")?, "CONT")?;
+    eventually("it is asked again", async || Ok(verifier.check(&token).await.is_ok())).await?;
     server.stop().await
 }

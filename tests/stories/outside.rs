@@ -10,7 +10,7 @@ use tokio::{
 use tonic::Request;
 
 use crate::support::{
-    ADMIN_PASSWORD, Home, Outcome, PASSWORD, Server, authorized, eventually, login_as, stories,
+    ADMIN_PASSWORD, FENCE, Home, Outcome, PASSWORD, Server, authorized, eventually, login_as, stories,
 };
 
 stories! {
@@ -23,6 +23,7 @@ stories! {
     the_audit_trail_is_final,
     no_secret_is_stored_in_the_clear,
     a_call_that_is_given_up_leaves_nothing_half_done,
+    a_connection_that_never_says_what_it_speaks_is_closed,
 }
 
 /// One HTTP/1.1 request: status line with headers, and body.
@@ -247,5 +248,24 @@ async fn a_call_that_is_given_up_leaves_nothing_half_done(home: Home) -> Outcome
     let halves = "SELECT CAST(count(*) AS TEXT) AS first FROM sessions s \
                   LEFT JOIN session_keys k ON k.session_id = s.id WHERE k.kid IS NULL";
     assert_eq!(home.query(halves).await?, ["0"]);
+    server.stop().await
+}
+
+async fn a_connection_that_never_says_what_it_speaks_is_closed(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let mut connections = Vec::new();
+    for said in ["", "P", "PRI *", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+        let mut stream = TcpStream::connect(server.address).await?;
+        stream.write_all(said.as_bytes()).await?;
+        connections.push(async move {
+            let mut answer = [0];
+            // Nothing, or word that it was cut.
+            let closed = tokio::time::timeout(FENCE, stream.read(&mut answer)).await;
+            assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{said}: {closed:?}");
+        });
+    }
+    futures_util::future::join_all(connections).await;
+    let (head, _) = http(&server, "POST /nowhere").await?;
+    assert!(head.starts_with("HTTP/1.1 404"), "{head}");
     server.stop().await
 }

@@ -15,6 +15,7 @@ use crate::support::{Home, Kind, Outcome, Server, authorized, refusal, stories, 
 stories! {
     a_refresh_gives_the_next_tokens,
     fifty_refreshes_at_once_give_one_successor,
+    refreshes_of_many_sessions_at_once_each_take_one_step,
     a_retry_gets_the_same_successor,
     a_token_two_steps_back_is_reuse_even_within_grace,
     without_grace_every_repetition_is_reuse,
@@ -74,6 +75,34 @@ async fn fifty_refreshes_at_once_give_one_successor(home: Home) -> Outcome {
     for successor in successors {
         let tokens = refresh(&server, &successor).await?;
         assert!(is_accepted(&server, &tokens.access_token).await);
+    }
+    server.stop().await
+}
+
+/// The database takes them together, and what becomes of one is nothing to the others.
+async fn refreshes_of_many_sessions_at_once_each_take_one_step(home: Home) -> Outcome {
+    let server = home.start_with("[sessions]\nper_user = 100\n").await?;
+    server.anna().await?;
+    let mut people = Vec::new();
+    for number in 0..60 {
+        people.push(server.sign_in("anna", &format!("d{number}")).await?);
+    }
+    let (ended, others) = people.split_first().ok_or("nobody")?;
+    let logout = authorized(&ended.access_token, LogoutRequest {});
+    server.auth().logout(logout).await?;
+    let twice = others.iter().chain(others).map(|person| refresh(&server, &person.refresh_token));
+    let (refused_one, all) = tokio::join!(refused(&server, &ended.refresh_token), join_all(twice));
+    assert_eq!(refused_one, revoked());
+    let all = all.into_iter().collect::<Result<Vec<Tokens>, _>>()?;
+    let (once, again) = all.split_at(others.len());
+    for ((person, tokens), same) in others.iter().zip(once).zip(again) {
+        assert_eq!(tokens.session_id, person.session_id);
+        assert_eq!(tokens.refresh_token, same.refresh_token, "one step for both");
+        assert_ne!(tokens.refresh_token, person.refresh_token);
+        let request = GetSessionRequest { session_id: person.session_id.clone() };
+        let get = authorized(&tokens.access_token, request);
+        let session = server.session().get_session(get).await?.into_inner().session.ok_or("no session")?;
+        assert_eq!(session.generation, 1);
     }
     server.stop().await
 }

@@ -15,6 +15,7 @@ use crate::support::{
 stories! {
     a_login_flood_slows_only_logins,
     waiting_for_a_connection_is_fair,
+    a_full_disk_is_told_as_what_passes,
 }
 
 async fn refresh(server: &Server, refresh_token: &str) -> Result<String, Status> {
@@ -172,5 +173,80 @@ async fn waiting_for_a_connection_is_fair(home: Home) -> Outcome {
     for outcome in join_all(all).await {
         outcome?;
     }
+    server.stop().await
+}
+
+fn away() -> (Code, String) {
+    (Code::Unavailable, "STORE_UNAVAILABLE".to_owned())
+}
+
+fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String) {
+    let status = answer.expect_err("it was to be refused");
+    (status.code(), reason(&status))
+}
+
+async fn a_full_disk_is_told_as_what_passes(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let anna = server.anna().await?;
+    // In the databases' own words.
+    let (full, free) = if home.database_url().is_some() {
+        let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             RAISE 'could not extend file \"base/5/16384\": No space left on device' USING ERRCODE = '53100'; \
+             END $$; \
+             CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON sessions EXECUTE FUNCTION full_disk()";
+        (vec![full.to_owned()], vec!["DROP TRIGGER full_disk ON sessions".to_owned()])
+    } else {
+        let full = |what: &str| {
+            let raise = "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END";
+            format!("CREATE TRIGGER full_{what} BEFORE {what} ON sessions {raise}")
+        };
+        let free = |what: &str| format!("DROP TRIGGER full_{what}");
+        let both = ["insert", "update"];
+        (both.map(full).to_vec(), both.map(free).to_vec())
+    };
+    for statement in full {
+        home.query(&statement).await?;
+    }
+    assert_eq!(refused(server.auth().login(login_as("anna", PASSWORD, "mobile")).await), away());
+    assert_eq!(refused(refresh(&server, &anna.refresh_token).await), away());
+    for statement in free {
+        home.query(&statement).await?;
+    }
+    refresh(&server, &anna.refresh_token).await?;
+    server.sign_in("anna", "mobile").await?;
+    server.stop().await
+}
+
+/// As after a failover: the old connections lead to where nothing can be written any more, new ones elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_only_reads_is_not_kept() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let server = home.start_with("[database]\nmax_connections = 1\npoll_interval = \"1h\"\n").await?;
+    let anna = server.anna().await?;
+    let name = home.database_url().and_then(|url| url.rsplit('/').next()).ok_or("no database")?.to_owned();
+    let maintenance = home.database_url().ok_or("no database")?.replace(&name, "postgres");
+    let read_only = async |how: &str| {
+        let sql = format!("ALTER DATABASE {name} SET default_transaction_read_only = {how}");
+        query_postgres(&maintenance, &sql).await
+    };
+    let read = async || {
+        let request = authorized(&anna.access_token, ListSessionsRequest::default());
+        server.session().list_sessions(request).await
+    };
+    read_only("on").await?;
+    cut(&home).await?;
+    assert_eq!(refused(refresh(&server, &anna.refresh_token).await), away());
+    assert_eq!(refused(server.auth().login(login_as("anna", PASSWORD, "mobile")).await), away());
+
+    read().await?;
+    read_only("off").await?;
+    let token = refresh(&server, &anna.refresh_token).await?;
+    read_only("on").await?;
+    cut(&home).await?;
+    read().await?;
+    read_only("off").await?;
+    assert_eq!(refused(server.auth().login(login_as("anna", PASSWORD, "mobile")).await), away());
+    server.sign_in("anna", "mobile").await?;
+    refresh(&server, &token).await?;
     server.stop().await
 }

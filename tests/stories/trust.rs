@@ -1,6 +1,7 @@
 //! The trust log: whatever was revoked is revoked everywhere, also when something goes wrong with the log.
 
-use tessera::proto::LogoutRequest;
+use tessera::proto::{LogoutRequest, PrepareKeyRequest, auth_client::AuthClient};
+use tokio::net::TcpStream;
 
 use crate::support::{Home, Kind, Outcome, PASSWORD, authorized, eventually, login_as, refresh_with};
 
@@ -143,4 +144,63 @@ async fn what_an_older_release_passed_over_is_told_by_a_newer_one() -> Outcome {
     assert!(!resumed.place.1.is_empty(), "it passed over nothing");
     drop(resumed);
     newer.stop().await
+}
+
+/// The keys that it reads meanwhile are as new as can be, and say nothing of what was revoked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_can_not_read_the_log_says_how_old_what_it_tells_is() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let server = home.start_with(QUICK).await?;
+    let admin = server.admin().await?;
+    let age = async || {
+        let metrics = server.get("/metrics").await?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("tessera_trust_age_seconds "));
+        Ok::<f64, Box<dyn std::error::Error>>(line.ok_or("no such metric")?.parse()?)
+    };
+    home.query(
+        "UPDATE trust_head SET revision = revision + 1;
+         INSERT INTO trust_log (revision, kind, subject, create_time, expire_time)
+         SELECT revision, 'session', '00000000-0000-0000-0000-000000000000', '2026-01-01', 'infinity' FROM trust_head",
+    )
+    .await?;
+    eventually("it grows old", async || Ok(age().await? > 1.0)).await?;
+    let prepare = authorized(&admin.access_token, PrepareKeyRequest::default());
+    server.keys().prepare_key(prepare).await?;
+    assert!(age().await? > 1.0);
+    home.query("UPDATE trust_log SET expire_time = '2100-01-01' WHERE expire_time = 'infinity'").await?;
+    eventually("it is new again", async || Ok(age().await? < 1.0)).await?;
+    server.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_revoked_while_a_server_drains_is_heard_elsewhere() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let (here, there) = (home.start_with(NEVER).await?, home.start_with(NEVER).await?);
+    let anna = here.anna().await?;
+    let url = home.database_url().ok_or("no database")?;
+    let (holder, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    let connection = tokio::spawn(connection);
+    holder.batch_execute("BEGIN; SELECT * FROM sessions FOR UPDATE").await?;
+    let mut auth = AuthClient::new(here.new_channel().await?);
+    let request = authorized(&anna.access_token, LogoutRequest {});
+    let logout = tokio::spawn(async move { auth.logout(request).await });
+    let waiting = "SELECT CAST(count(*) AS TEXT) AS first FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while home.query(waiting).await? != ["1"] {
+        tokio::task::yield_now().await;
+    }
+    let address = here.address;
+    let (stopped, released) = tokio::join!(here.stop(), async {
+        eventually("it takes no more calls", async || Ok(TcpStream::connect(address).await.is_err())).await?;
+        holder.batch_execute("COMMIT").await?;
+        logout.await??;
+        Outcome::Ok(())
+    });
+    released?;
+    stopped?;
+    // It never looks into the log by itself.
+    eventually("it is revoked", async || Ok(!there.is_active(&anna.access_token, false).await?)).await?;
+    drop(holder);
+    connection.await??;
+    there.stop().await
 }

@@ -1,19 +1,27 @@
 //! Clocks that the test turns.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tessera::clock::{Clock, SystemClock};
 
-/// Stands still until it is turned.
+/// Stands still until it is turned: so much time passes then.
 pub struct TestClock(Mutex<DateTime<Utc>>);
+
+/// What it shows first.
+fn beginning() -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::days(20_500)
+}
 
 impl Default for TestClock {
     fn default() -> Self {
-        Self(Mutex::new(DateTime::UNIX_EPOCH + TimeDelta::days(20_500)))
+        Self(Mutex::new(beginning()))
     }
 }
 
@@ -27,6 +35,10 @@ impl TestClock {
 impl Clock for TestClock {
     fn now(&self) -> DateTime<Utc> {
         *self.0.lock().unwrap()
+    }
+
+    fn uptime(&self) -> Duration {
+        (self.now() - beginning()).to_std().unwrap_or_default()
     }
 }
 

@@ -32,14 +32,18 @@ pub struct Guarded {
 impl Guarded {
     /// Serves behind this guard.
     pub async fn start(guard: Guard) -> Result<Self, Box<dyn Error>> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
         let (_, health) = tonic_health::server::health_reporter();
         let greet = |request: Request| async move {
             request.claims().map_or_else(|| "hello".to_owned(), |claims| format!("hello {}", claims.sub))
         };
         let router = Router::new().route("/greet", any(greet)).route("/public", any(greet));
-        let routes = Routes::from(router).add_service(health);
+        Self::serve(guard, Routes::from(router).add_service(health)).await
+    }
+
+    /// Serves these routes behind this guard.
+    pub async fn serve(guard: Guard, routes: Routes) -> Result<Self, Box<dyn Error>> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
         let serving = TonicServer::builder()
             .accept_http1(true)
             .layer(guard)
@@ -71,9 +75,14 @@ impl Guarded {
 
     /// Gets a page over HTTP/1.1: status line, headers and body.
     pub async fn get(&self, path: &str, authorization: &[&str]) -> Result<String, Box<dyn Error>> {
+        let headers: Vec<_> = authorization.iter().map(|value| format!("authorization: {value}")).collect();
+        self.get_with(path, &headers).await
+    }
+
+    /// The same with these headers.
+    pub async fn get_with(&self, path: &str, headers: &[String]) -> Result<String, Box<dyn Error>> {
         let mut stream = TcpStream::connect(self.address).await?;
-        let headers: String =
-            authorization.iter().map(|value| format!("authorization: {value}\r\n")).collect();
+        let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
         let request =
             format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{headers}\r\n", self.address);
         stream.write_all(request.as_bytes()).await?;

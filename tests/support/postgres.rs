@@ -13,18 +13,21 @@ use std::{
 
 use tokio_postgres::NoTls;
 
-/// Runs as the user that PostgreSQL wants to be, makes the cluster, says where it is, and takes it away when its
+/// Runs as the user that PostgreSQL wants to be, makes the cluster with the settings given, says where it is, and takes it away when its
 /// standard input ends: when the tests' process does, however it does.
 const KEEPER: &str = r#"
 dir=$(mktemp -d) || exit 1
 trap 'exit 1' HUP INT TERM
 trap '"$0/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1; rm -rf "$dir"' EXIT
 "$0/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --no-sync >"$dir/initdb.log" 2>&1 &&
-"$0/pg_ctl" -D "$dir/data" -l "$dir/log" -w -o "-k $dir -c listen_addresses= -c fsync=off -c max_connections=500 -c log_line_prefix=%d:" \
+"$0/pg_ctl" -D "$dir/data" -l "$dir/log" -w -o "-k $dir -c listen_addresses= $1 -c max_connections=500 -c log_line_prefix=%d:" \
     start >"$dir/start.log" 2>&1 || { cat "$dir"/*log >&2; exit 1; }
 echo "$dir"
 read -r _ || :
 "#;
+
+/// For tests, which nobody wants to wait for.
+const FAST: &str = "-c fsync=off";
 
 struct Cluster {
     socket_dir: PathBuf,
@@ -62,9 +65,10 @@ fn as_postgres(script: &str) -> Command {
     command
 }
 
-fn start() -> Cluster {
+fn start(settings: &str) -> Cluster {
     let mut keeper = as_postgres(KEEPER)
         .arg(bin_dir())
+        .arg(settings)
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -94,7 +98,12 @@ pub struct OwnPostgres(Cluster);
 impl OwnPostgres {
     /// Starts one.
     pub fn start() -> Self {
-        Self(tokio::task::block_in_place(start))
+        Self::start_with(FAST)
+    }
+
+    /// Starts one with these options. Without any it keeps what it has committed, also after a power cut.
+    pub fn start_with(options: &str) -> Self {
+        Self(tokio::task::block_in_place(|| start(options)))
     }
 
     /// The socket that it listens on.
@@ -120,7 +129,7 @@ impl OwnPostgres {
 
 /// Makes a database of its own and gives its URL.
 pub async fn new_database() -> Result<String, Box<dyn std::error::Error>> {
-    let cluster = tokio::task::block_in_place(|| CLUSTER.get_or_init(start));
+    let cluster = tokio::task::block_in_place(|| CLUSTER.get_or_init(|| start(FAST)));
     let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
     query(&url(&cluster.socket_dir, "postgres"), &format!("CREATE DATABASE {name}")).await?;
     Ok(url(&cluster.socket_dir, &name))

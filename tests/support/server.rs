@@ -101,7 +101,8 @@ impl Home {
         self.database_url.as_deref()
     }
 
-    /// Runs a statement on its database, as an operator could. A query has one column, a text named `first`.
+    /// Runs a statement on its database, as an operator could. A query has one column, a text named `first`; a plan is
+    /// one too.
     pub async fn query(&self, sql: &str) -> Result<Vec<String>, Box<dyn Error>> {
         match &self.database_url {
             Some(url) => postgres::query(url, sql).await,
@@ -434,6 +435,12 @@ fn query_sqlite(path: &Path, sql: &str) -> Result<Vec<String>, Box<dyn Error>> {
     };
 
     #[derive(QueryableByName)]
+    struct Step {
+        #[diesel(sql_type = Text)]
+        detail: String,
+    }
+
+    #[derive(QueryableByName)]
     struct First {
         #[diesel(sql_type = Text)]
         first: String,
@@ -441,6 +448,10 @@ fn query_sqlite(path: &Path, sql: &str) -> Result<Vec<String>, Box<dyn Error>> {
 
     let mut conn = SqliteConnection::establish(path.to_str().ok_or("not UTF-8")?)?;
     sql_query("PRAGMA busy_timeout = 5000").execute(&mut conn)?;
+    if sql.starts_with("EXPLAIN") {
+        let steps: Vec<Step> = sql_query(sql).load(&mut conn)?;
+        return Ok(steps.into_iter().map(|step| step.detail).collect());
+    }
     if !sql.trim_start().starts_with("SELECT") {
         sql_query(sql).execute(&mut conn)?;
         return Ok(Vec::new());

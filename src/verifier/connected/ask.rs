@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use prost_types::Timestamp;
-use tonic::{Code, Request, transport::Channel};
+use tonic::{Code, transport::Channel};
 
 use super::{Core, Denial};
 use crate::{
@@ -12,11 +12,15 @@ use crate::{
         self, GetJwkRequest, GetJwkResponse, VerifyTokenRequest, auth_client::AuthClient,
         keys_client::KeysClient,
     },
-    verifier::{Refusal, claims::check_claims},
+    verifier::{
+        Refusal,
+        channel::{in_time, patient},
+        claims::check_claims,
+    },
 };
 
 /// How long a caller is kept waiting for the issuer.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The issuer, as far as a check may need it.
 pub(super) struct Issuer {
@@ -31,8 +35,9 @@ impl Issuer {
 
     /// The key of this id, where there is one.
     pub(super) async fn key(&self, kid: &str) -> Result<Option<GetJwkResponse>, Denial> {
-        let request = patient(GetJwkRequest { kid: kid.to_owned() });
-        match self.keys.clone().get_jwk(request).await {
+        let request = patient(PATIENCE, GetJwkRequest { kid: kid.to_owned() });
+        let mut keys = self.keys.clone();
+        match in_time(PATIENCE, keys.get_jwk(request)).await {
             Ok(found) => Ok(Some(found.into_inner())),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => {
@@ -55,13 +60,14 @@ impl Core {
         self.counters.asked.fetch_add(1, Ordering::Relaxed);
         // The issuer can't open what it encrypted for this audience.
         let token = self.verifier.signed(token)?;
-        let request = patient(VerifyTokenRequest {
+        let request = VerifyTokenRequest {
             token: token.into_owned(),
             audience: self.expected.audience.clone().unwrap_or_default(),
             required_scopes: Vec::new(),
             strict: true,
-        });
-        let answer = match self.issuer.auth.clone().verify_token(request).await {
+        };
+        let mut auth = self.issuer.auth.clone();
+        let answer = match in_time(PATIENCE, auth.verify_token(patient(PATIENCE, request))).await {
             Ok(answer) => answer.into_inner(),
             Err(status) if status.code() == Code::InvalidArgument => return Err(Refusal::Malformed.into()),
             Err(status) => {
@@ -77,12 +83,6 @@ impl Core {
         check_claims(&claims, &self.expected, self.clock.now())?;
         Ok(claims)
     }
-}
-
-fn patient<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(PATIENCE);
-    request
 }
 
 fn refusal(reason: &str) -> Refusal {

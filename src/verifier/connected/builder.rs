@@ -7,26 +7,16 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    Connected, ConnectedVerifier, Core, OnStale, Standing, Task,
-    ask::Issuer,
-    contact::Contact,
-    feed::{Feed, News},
-    lookups::Lookups,
-    state_file::StateFile,
+    Connected, ConnectedVerifier, Core, OnStale, Standing, Task, ask::Issuer, contact::Contact, feed::Feed,
+    lookups::Lookups, news::News, state_file::StateFile,
 };
 #[cfg(feature = "encryption")]
 use crate::verifier::DecryptionKey;
 use crate::{
     clock::{Clock, SystemClock},
     domain::claims::MAX_LEEWAY_SECONDS,
-    verifier::{Expected, SharedKey, Verifier},
+    verifier::{Expected, SharedKey, Verifier, channel::connect_lazily},
 };
-
-/// A connection that is dead is found out within so long.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a connection may take to come about, unless the endpoint says otherwise.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The issuer forgets revocations that concern nothing which is accepted within so much.
 const MOST_LEEWAY: Duration = Duration::from_secs(MAX_LEEWAY_SECONDS.unsigned_abs());
@@ -219,6 +209,13 @@ impl ConnectBuilder {
         Ok(ConnectedVerifier(Arc::new(Connected { core, _tasks: tasks })))
     }
 
+    #[cfg(test)]
+    pub(super) fn unconnected(mut self) -> Result<(Arc<Core>, Channel), StartError> {
+        let channel = connect_lazily(self.endpoint.take().ok_or(StartError::Unset("the endpoint"))??);
+        let expected = self.expected()?;
+        Ok((Arc::new(self.core(expected, &channel)), channel))
+    }
+
     fn expected(&self) -> Result<Expected, StartError> {
         let set = |text: &Option<String>, name| {
             text.clone().filter(|text| !text.is_empty()).ok_or(StartError::Unset(name))
@@ -254,15 +251,4 @@ impl ConnectBuilder {
             counters: super::Counters::default(),
         }
     }
-}
-
-/// One channel for everything, which connects when it is used, and again when it has to.
-fn connect_lazily(endpoint: Endpoint) -> Channel {
-    let patience = endpoint.get_connect_timeout().unwrap_or(CONNECT_PATIENCE);
-    endpoint
-        .connect_timeout(patience)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE_PATIENCE)
-        .keep_alive_while_idle(true)
-        .connect_lazy()
 }

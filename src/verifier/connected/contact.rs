@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+
+/// When a state was the issuer's of which nobody knows when.
+const LONG_AGO: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 /// Whether the issuer is heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +47,8 @@ impl Contact {
 
     /// The issuer told its state, which it had known for `age`.
     pub(super) fn heard(&self, age: Duration) {
-        let time = self.clock.now() - age;
+        let ago = TimeDelta::from_std(age).ok();
+        let time = ago.and_then(|ago| self.clock.now().checked_sub_signed(ago)).unwrap_or(LONG_AGO);
         self.set(AsOf { time, learned: Instant::now(), age });
         let was = self.standing.send_replace(Standing::Connected);
         if was != Standing::Connected {
@@ -63,9 +67,12 @@ impl Contact {
         was == Standing::Connected
     }
 
-    /// The state is one that was the issuer's at that time, as a file tells.
-    pub(super) fn remembered(&self, time: DateTime<Utc>) {
-        let age = (self.clock.now() - time).to_std().unwrap_or_default();
+    /// The state is one that was the issuer's at that time, as a file tells. A time that has not come was told by a
+    /// clock that was wrong, and says nothing: the state may be as old as can be.
+    pub(super) fn remembered(&self, time: DateTime<Utc>, leeway: TimeDelta) {
+        let now = self.clock.now();
+        let time = if time > now + leeway { LONG_AGO } else { time };
+        let age = (now - time).to_std().unwrap_or_default();
         self.set(AsOf { time, learned: Instant::now(), age });
     }
 
@@ -87,10 +94,33 @@ impl Contact {
     pub(super) fn staleness(&self) -> Option<Duration> {
         let as_of = self.get()?;
         let by_wall = (self.clock.now() - as_of.time).to_std().unwrap_or_default();
-        Some(by_wall.max(as_of.learned.elapsed() + as_of.age))
+        Some(by_wall.max(as_of.learned.elapsed().saturating_add(as_of.age)))
     }
 
     pub(super) fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[test]
+    fn a_time_that_makes_no_sense_is_long_ago() {
+        let contact = Contact::new(Arc::new(SystemClock));
+        let is_old = || contact.staleness().is_some_and(|age| age > Duration::from_secs(1_000_000_000));
+        contact.heard(Duration::MAX);
+        assert!(is_old());
+        contact.heard(Duration::ZERO);
+        assert!(!is_old());
+        let leeway = TimeDelta::seconds(30);
+        contact.remembered(SystemClock.now() + TimeDelta::seconds(60), leeway);
+        assert!(is_old(), "it has not come");
+        contact.remembered(SystemClock.now() + TimeDelta::seconds(20), leeway);
+        assert!(!is_old());
+        contact.remembered(DateTime::<Utc>::MIN_UTC, leeway);
+        assert!(is_old());
     }
 }

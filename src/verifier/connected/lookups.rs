@@ -6,8 +6,9 @@ use std::{
 };
 
 use quick_cache::sync::Cache;
+use tokio::time::timeout;
 
-use super::{Core, Denial};
+use super::{Core, Denial, ask::PATIENCE};
 use crate::verifier::{Refusal, budget::Budget};
 
 /// Answers that are remembered.
@@ -46,11 +47,15 @@ impl Lookups {
 }
 
 impl Core {
-    /// Learns the key of this id from the issuer.
+    /// Learns the key of this id from the issuer. Who waits for the answer of another waits no longer than that one.
     pub(super) async fn find_key(&self, kid: &str) -> Result<(), Denial> {
         if !is_thumbprint(kid) {
             return Err(Refusal::UnknownKey.into());
         }
+        timeout(PATIENCE, self.find_key_at_last(kid)).await.unwrap_or(Err(Denial::Unreachable))
+    }
+
+    async fn find_key_at_last(&self, kid: &str) -> Result<(), Denial> {
         let answers = &self.lookups.answers;
         let answer = loop {
             match answers.get_value_or_guard_async(kid).await {

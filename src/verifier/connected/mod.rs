@@ -10,6 +10,7 @@ mod denial;
 mod feed;
 mod figures;
 mod lookups;
+mod news;
 mod state_file;
 
 use std::{
@@ -99,7 +100,8 @@ impl ConnectedVerifier {
     }
 
     /// How long ago the issuer's state was certainly the one that is known here; `None` if it was never heard of.
-    /// Below 5 s while all is well.
+    /// While all is well it is below 5 s and what the issuer's server is behind its database, which is at most its
+    /// `database.poll_interval`.
     pub fn staleness(&self) -> Option<Duration> {
         self.0.core.contact.staleness()
     }

@@ -1,12 +1,12 @@
 //! Denials as answers, by the error table of the contract.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::verifier::{Denial, Refusal};
+use crate::verifier::{Denial, Refusal, not_begun};
 
 /// The `domain` of every `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "tessera";
@@ -54,9 +54,10 @@ pub(super) fn refuse<B, R: Default>(denial: &Denial, request: &http::Request<B>)
     } else {
         tracing::warn!(reason, path, %denial, "refused");
     }
-    let kind = request.headers().get(header::CONTENT_TYPE);
-    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        return Status::from(denial).into_http();
+    if is_grpc(request) {
+        let mut response = Status::from(denial).into_http();
+        not_begun::refused(request.headers(), response.headers_mut());
+        return response;
     }
     let mut response = http::Response::new(R::default());
     *response.status_mut() = http_status(denial);
@@ -68,6 +69,14 @@ pub(super) fn refuse<B, R: Default>(denial: &Denial, request: &http::Request<B>)
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
     response
+}
+
+/// Whether it is a gRPC call in all that makes one: to say so in a header alone would turn a 401 into a 200.
+fn is_grpc<B>(request: &http::Request<B>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    request.version() == Version::HTTP_2
+        && request.method() == Method::POST
+        && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn http_status(denial: &Denial) -> StatusCode {

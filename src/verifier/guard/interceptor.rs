@@ -3,7 +3,7 @@
 use tonic::{Request, Status, service::Interceptor};
 
 use super::{Requirement, bearer};
-use crate::verifier::{ConnectedVerifier, Denial};
+use crate::verifier::{ConnectedVerifier, Denial, not_begun};
 
 /// Guards a service as a tonic interceptor, with one requirement for all of its methods: an interceptor doesn't know
 /// which one is called. Nor can it wait: a token for which the issuer has to be asked is refused with
@@ -25,8 +25,17 @@ impl Interceptor for GuardInterceptor {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let checked = bearer(request.metadata().as_ref())
             .and_then(|token| self.verifier.try_check(token).unwrap_or(Err(Denial::Unreachable)));
-        let claims = checked.and_then(|claims| self.requirement.admit(claims))?;
-        request.extensions_mut().insert(claims);
-        Ok(request)
+        match checked.and_then(|claims| self.requirement.admit(claims)) {
+            Ok(claims) => {
+                not_begun::let_in(request.metadata_mut().as_mut());
+                request.extensions_mut().insert(claims);
+                Ok(request)
+            }
+            Err(denial) => {
+                let mut status = Status::from(denial);
+                not_begun::refused(request.metadata().as_ref(), status.metadata_mut().as_mut());
+                Err(status)
+            }
+        }
     }
 }

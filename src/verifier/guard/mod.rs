@@ -14,7 +14,7 @@ use http::{HeaderMap, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{ConnectedVerifier, Denial, Refusal};
+use super::{ConnectedVerifier, Denial, Refusal, not_begun};
 use crate::domain::claims::Claims;
 pub use interceptor::GuardInterceptor;
 use requirement::Policy;
@@ -108,6 +108,7 @@ where
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let Some(requirement) = self.guard.policy.of(request.uri().path()) else {
+            not_begun::let_in(request.headers_mut());
             return Box::pin(inner.call(request));
         };
         // Nearly always it is known at once, and nothing has to be kept for later.
@@ -119,7 +120,7 @@ where
             let admitted = checked.and_then(|claims| requirement.admit(claims));
             return match admitted {
                 Ok(claims) => {
-                    request.extensions_mut().insert(claims);
+                    let_in(&mut request, claims);
                     Box::pin(inner.call(request))
                 }
                 Err(denial) => {
@@ -134,13 +135,18 @@ where
             let (headers, path) = (request.headers().clone(), request.uri().path().to_owned());
             match guard.admit(&headers, &path).await {
                 Ok(claims) => {
-                    request.extensions_mut().insert(claims);
+                    let_in(&mut request, claims);
                     inner.call(request).await
                 }
                 Err(denial) => Ok(answer::refuse(&denial, &request)),
             }
         })
     }
+}
+
+fn let_in<B>(request: &mut http::Request<B>, claims: Claims) {
+    not_begun::let_in(request.headers_mut());
+    request.extensions_mut().insert(claims);
 }
 
 impl Guard {

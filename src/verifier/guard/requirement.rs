@@ -10,7 +10,8 @@ use crate::{domain::claims::Claims, verifier::Denial};
 pub struct Requirement {
     scopes: Vec<String>,
     roles: Vec<String>,
-    any_role: Vec<String>,
+    /// Of each of these sets one.
+    any_role: Vec<Vec<String>>,
     is_nobody: bool,
 }
 
@@ -36,9 +37,9 @@ impl Requirement {
         self
     }
 
-    /// And at least one of these roles.
+    /// And at least one of these roles, of none nobody has one. Said twice, one of these and one of those.
     pub fn any_role<I: IntoIterator<Item: Into<String>>>(mut self, roles: I) -> Self {
-        self.any_role.extend(roles.into_iter().map(Into::into));
+        self.any_role.push(roles.into_iter().map(Into::into).collect());
         self
     }
 
@@ -48,7 +49,7 @@ impl Requirement {
         let is_enough = !self.is_nobody
             && self.scopes.iter().all(|scope| claims.has_scope(scope))
             && self.roles.iter().all(|role| roles.contains(role))
-            && (self.any_role.is_empty() || self.any_role.iter().any(|role| roles.contains(role)));
+            && self.any_role.iter().all(|set| set.iter().any(|role| roles.contains(role)));
         if is_enough { Ok(claims) } else { Err(Denial::Insufficient { scope: self.scopes.join(" ") }) }
     }
 }
@@ -81,7 +82,53 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+    use crate::domain::claims::UserClaims;
+
+    fn with_roles(roles: &[&str]) -> Claims {
+        let user = UserClaims {
+            sid: Uuid::nil(),
+            generation: 0,
+            ver: 0,
+            tenant_id: Uuid::nil(),
+            device_type: String::new(),
+            auth_time: 0,
+            amr: Vec::new(),
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            email: None,
+            preferred_username: None,
+        };
+        let empty = String::new;
+        Claims {
+            iss: empty(),
+            sub: Uuid::nil(),
+            aud: Vec::new(),
+            exp: 0,
+            iat: 0,
+            nbf: 0,
+            jti: empty(),
+            client_id: empty(),
+            scope: empty(),
+            user: Some(user),
+        }
+    }
+
+    #[test]
+    fn of_each_set_of_roles_one_is_needed() {
+        let any = |sets: &[&[&str]]| {
+            sets.iter().fold(Requirement::good_token(), |all, set| all.any_role(set.iter().copied()))
+        };
+        let admits = |requirement: &Requirement, roles: &[&str]| requirement.admit(with_roles(roles)).is_ok();
+        assert!(admits(&any(&[]), &[]));
+        assert!(admits(&any(&[&["a", "b"]]), &["b"]));
+        assert!(!admits(&any(&[&["a", "b"]]), &["c"]));
+        assert!(!admits(&any(&[&[]]), &["a"]), "no role is one of none");
+        assert!(!admits(&any(&[&["a", "b"], &["c"]]), &["a"]), "the second one widens nothing");
+        assert!(admits(&any(&[&["a", "b"], &["c"]]), &["a", "c"]));
+        assert!(!admits(&any(&[&["a"], &[]]), &["a"]));
+    }
 
     #[test]
     fn the_nearest_row_counts() {

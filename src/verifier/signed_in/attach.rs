@@ -5,16 +5,21 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response, header::AUTHORIZATION};
+use http::{HeaderValue, Request, Response, header::AUTHORIZATION, request::Parts};
+use tokio::time::timeout;
 use tonic::{Code, Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{AccessToken, TokenError, TokenSource, replay::Replay};
+use super::{AccessToken, TokenError, TokenSource, deadline, replay::Replay};
+use crate::verifier::not_begun;
 
-/// Puts the token of a [`TokenSource`] into the header `authorization` of each call: a tower layer. A call that is
-/// refused as unauthenticated is tried once more with another token, as far as its request is short enough to be kept
-/// (64 KiB).
+/// Puts the token of a [`TokenSource`] into the header `authorization` of each call: a tower layer.
+///
+/// A token that is refused as unauthenticated is exchanged. The call is made once more with the new one, if a
+/// [`Guard`](crate::verifier::Guard) says that its method was not begun, as Tessera itself does, and if its request is
+/// short enough to be kept (64 KiB). Any other call fails, since its method may have done its work; the next one has the
+/// new token.
 #[derive(Debug, Clone)]
 pub struct TokenLayer(TokenSource);
 
@@ -65,7 +70,14 @@ where
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
         let source = self.source.clone();
-        Box::pin(send(source, inner, request))
+        Box::pin(async move {
+            // One for everything: the token, the call, and the call once more.
+            let Some(patience) = deadline::of(request.headers()) else {
+                return send(source, inner, request).await;
+            };
+            let sent = timeout(patience, send(source, inner, request)).await;
+            sent.unwrap_or_else(|_| Ok(Status::deadline_exceeded("the call took too long").into_http()))
+        })
     }
 }
 
@@ -82,21 +94,26 @@ where
         Ok(token) => token,
         Err(error) => return Ok(without_token(error)),
     };
+    let call = not_begun::new_call();
     let (parts, body) = request.into_parts();
     let (first, kept) = Replay::of(body);
-    let response = inner.call(with(&token, parts.clone(), Body::new(first))).await?;
+    let response = inner.call(with(&token, &call, parts.clone(), Body::new(first))).await?;
     if !is_unauthenticated(&response) {
         return Ok(response);
     }
-    // What was refused was not begun: it may be sent again, if it is still there.
-    let Some(again) = kept.again() else { return Ok(response) };
+    let was_not_begun = not_begun::was_refused(response.headers(), &call);
+    let Some(again) = was_not_begun.then(|| kept.again()).flatten() else {
+        source.exchange_beside(token);
+        return Ok(response);
+    };
     let Some(token) = source.instead_of(token).await else { return Ok(response) };
     std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
-    inner.call(with(&token, parts, Body::new(again))).await
+    inner.call(with(&token, &call, parts, Body::new(again))).await
 }
 
-fn with(token: &AccessToken, parts: http::request::Parts, body: Body) -> Request<Body> {
+fn with(token: &AccessToken, call: &HeaderValue, parts: Parts, body: Body) -> Request<Body> {
     let mut request = Request::from_parts(parts, body);
+    not_begun::name(request.headers_mut(), call);
     if let Some(value) = token.header() {
         request.headers_mut().insert(AUTHORIZATION, value);
     }

@@ -9,11 +9,11 @@ use secrecy::SecretString;
 use tokio::sync::Mutex;
 use tonic::transport::Endpoint;
 
-use super::{Backoff, Budget, Flight, LONGEST_WAIT, REFUSED_AT_ONCE, REFUSED_EVERY, Source, TokenSource};
-use crate::{
-    clock::{Clock, SystemClock},
-    proto::auth_client::AuthClient,
+use super::{
+    Backoff, Budget, Flight, Issuer, LONGEST_WAIT, LONGEST_WAIT_OF_REFUSED, REFUSED_AT_ONCE, REFUSED_EVERY,
+    Source, TokenSource,
 };
+use crate::clock::{Clock, SystemClock};
 
 /// Who signs in, from what, for what; as `Auth.Login` takes it.
 #[derive(Debug, Clone, Default)]
@@ -111,13 +111,13 @@ impl TokenSourceBuilder {
     /// # Errors
     /// If the endpoint is none, or its TLS settings are of no use.
     pub fn build(self) -> Result<TokenSource, tonic::transport::Error> {
-        let auth = AuthClient::new(self.endpoint?.connect_lazy());
+        let issuer = Issuer::new(self.endpoint?);
         let refresh_token = match &self.sign_in {
             SignIn::Password(_) => None,
             SignIn::RefreshToken(token) => Some(token.clone()),
         };
         Ok(TokenSource(Arc::new(Source {
-            auth,
+            issuer,
             sign_in: self.sign_in,
             on_session_end: self.on_session_end,
             clock: self.clock,
@@ -126,6 +126,7 @@ impl TokenSourceBuilder {
                 refresh_token,
                 failure: None,
                 backoff: Backoff::up_to(LONGEST_WAIT),
+                backoff_of_refused: Backoff::up_to(LONGEST_WAIT_OF_REFUSED),
             }),
             is_renewing: AtomicBool::default(),
             refused: Budget::new(REFUSED_AT_ONCE, REFUSED_EVERY),

@@ -1,14 +1,16 @@
 //! Why there is no token.
 
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
-use super::reason;
+/// The `domain` of Tessera's `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "tessera";
 
 /// Why there is no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// The issuer refuses to sign in: wrong password, disabled account. Tried again, but rarely.
-    #[error("the issuer refuses to sign in: {0}")]
+    /// The issuer refuses: wrong password, disabled account, suspended tenant. Tried again, but rarely.
+    #[error("the issuer refuses: {0}")]
     Refused(String),
     /// The session is over, and nobody is to sign in again. Final.
     #[error("the session is over: {0}")]
@@ -27,25 +29,34 @@ impl TokenError {
         matches!(self, Self::SessionEnded(_))
     }
 
+    /// What came of a login.
     pub(super) fn of_login(status: &Status) -> Self {
         match status.code() {
             Code::Unauthenticated
             | Code::PermissionDenied
             | Code::InvalidArgument
             | Code::NotFound
-            | Code::FailedPrecondition => Self::Refused(reason(status)),
+            | Code::FailedPrecondition => Self::Refused(reason(status).unwrap_or_default()),
             code => Self::Unavailable(code),
         }
     }
 
+    /// What came of a refresh. A session is over where Tessera says so of its token; everything else may pass, also what
+    /// somebody says who stands between, and the session is still there then.
     pub(super) fn of_refresh(status: &Status) -> Self {
-        match status.code() {
-            Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument | Code::NotFound => {
-                Self::SessionEnded(reason(status))
+        match reason(status) {
+            Some(reason) if reason.starts_with("TOKEN_") || reason == "REAUTHENTICATION_REQUIRED" => {
+                Self::SessionEnded(reason)
             }
-            code => Self::Unavailable(code),
+            _ => Self::of_login(status),
         }
     }
+}
+
+/// The reason that Tessera gives in a status.
+fn reason(status: &Status) -> Option<String> {
+    let details = status.get_error_details();
+    details.error_info().filter(|info| info.domain == DOMAIN).map(|info| info.reason.clone())
 }
 
 impl From<TokenError> for Status {

@@ -2,8 +2,10 @@
 
 mod attach;
 mod builder;
+mod deadline;
 mod error;
 mod held;
+mod issuer;
 mod replay;
 
 use std::{
@@ -15,37 +17,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::sync::Mutex;
-use tonic::{Request, Status, transport::Channel};
 
 use super::budget::{Backoff, Budget};
-use crate::{
-    clock::Clock,
-    proto::{Device, LoginRequest, RefreshRequest, Tokens, auth_client::AuthClient},
-};
+use crate::{clock::Clock, proto::Tokens};
 pub use attach::{TokenLayer, WithToken};
 pub use builder::{Login, OnSessionEnd, SignIn, TokenSourceBuilder};
 pub use error::TokenError;
 pub use held::AccessToken;
 use held::Held;
+use issuer::Issuer;
 
-/// How long the issuer may take: longer than a password waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest wait between two failed attempts.
+/// The longest wait between two failed attempts, and between two that are refused: nobody changes a password back soon.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const LONGEST_WAIT_OF_REFUSED: Duration = Duration::from_secs(300);
 /// How often a token is exchanged that another service refuses: so many at once, and one more after each so long. A
 /// service that refuses whatever it gets would otherwise have everybody sign in with each call.
 const REFUSED_AT_ONCE: u32 = 5;
 const REFUSED_EVERY: Duration = Duration::from_secs(10);
 
-/// A token that is always good: signs in, refreshes ahead of the token's end, and signs in again where it is told to.
-/// However many ask, one of them does it. Cheap to clone.
+/// A token whose time has not passed: signs in, refreshes ahead of the token's end, and signs in again where it is told
+/// to. That the token was revoked it learns where the token is refused. However many ask, one of them does it. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct TokenSource(Arc<Source>);
 
 struct Source {
-    auth: AuthClient<Channel>,
+    issuer: Issuer,
     sign_in: SignIn,
     on_session_end: OnSessionEnd,
     clock: Arc<dyn Clock>,
@@ -62,10 +61,11 @@ struct Flight {
     /// Why there is no token, and until when that is not tried again; for ever, where it is over.
     failure: Option<(TokenError, Option<Instant>)>,
     backoff: Backoff,
+    backoff_of_refused: Backoff,
 }
 
 impl TokenSource {
-    /// A token that is good now. Asks the issuer only where the one that is held is near its end, and waits for the
+    /// A token whose time has not passed. Asks the issuer only where the one that is held is near its end, and waits for the
     /// answer only where it has passed.
     ///
     /// # Errors
@@ -86,6 +86,12 @@ impl TokenSource {
     pub(super) async fn instead_of(&self, refused: AccessToken) -> Option<AccessToken> {
         let other = self.renew(Some(refused.clone())).await.ok()?;
         (other != refused).then_some(other)
+    }
+
+    /// Sees to it that later calls have another token than the one that a service refused. Nobody waits.
+    pub(super) fn exchange_beside(&self, refused: AccessToken) {
+        let source = self.0.clone();
+        tokio::spawn(async move { source.renew(Some(refused)).await });
     }
 
     /// In a task of its own: a caller that goes away must not take the answer with it, since the refresh token that
@@ -139,8 +145,12 @@ impl Source {
             Ok(tokens) => Ok(self.hold(&mut flight, tokens)),
             Err(error) => {
                 tracing::warn!(%error, "has no new token");
-                let until = (!error.is_final()).then(|| Instant::now() + flight.backoff.wait());
-                flight.failure = Some((error.clone(), until));
+                let wait = match &error {
+                    TokenError::SessionEnded(_) => None,
+                    TokenError::Refused(_) => Some(flight.backoff_of_refused.wait()),
+                    TokenError::Unavailable(_) | TokenError::Interrupted => Some(flight.backoff.wait()),
+                };
+                flight.failure = Some((error.clone(), wait.map(|wait| Instant::now() + wait)));
                 Err(error)
             }
         }
@@ -153,76 +163,36 @@ impl Source {
         flight.refresh_token = Some(tokens.refresh_token.into());
         flight.failure = None;
         flight.backoff.reset();
+        flight.backoff_of_refused.reset();
         token
     }
 
     /// Refreshes, or signs in where there is nothing to refresh.
     async fn obtain(&self, flight: &mut Flight) -> Result<Tokens, TokenError> {
+        let mut ended = None;
         if let Some(refresh_token) = flight.refresh_token.clone() {
-            match self.refresh(&refresh_token).await {
-                Err(TokenError::SessionEnded(reason)) => {
-                    tracing::warn!(reason, "the session is over");
-                    flight.refresh_token = None;
-                    *self.held.write().unwrap_or_else(PoisonError::into_inner) = None;
-                    if self.on_session_end == OnSessionEnd::GiveUp {
-                        return Err(TokenError::SessionEnded(reason));
-                    }
-                }
+            match self.issuer.refresh(&refresh_token).await {
+                Err(TokenError::SessionEnded(reason)) => ended = Some(reason),
                 answer => return answer,
             }
         }
-        match &self.sign_in {
-            SignIn::Password(login) => self.log_in(login).await,
-            SignIn::RefreshToken(_) => Err(TokenError::SessionEnded("TOKEN_MISSING".to_owned())),
+        if let Some(reason) = &ended {
+            tracing::warn!(reason, "the session is over");
+            flight.refresh_token = None;
+            *self.held.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        match (&self.sign_in, ended) {
+            (SignIn::Password(_), Some(reason)) if self.on_session_end == OnSessionEnd::GiveUp => {
+                Err(TokenError::SessionEnded(reason))
+            }
+            (SignIn::Password(login), _) => self.issuer.log_in(login).await,
+            (SignIn::RefreshToken(_), ended) => Err(TokenError::SessionEnded(ended.unwrap_or_default())),
         }
     }
-
-    async fn refresh(&self, refresh_token: &SecretString) -> Result<Tokens, TokenError> {
-        let refresh_token = refresh_token.expose_secret().to_owned();
-        let request = patient(RefreshRequest { refresh_token, device: None });
-        let answer =
-            self.auth.clone().refresh(request).await.map_err(|status| TokenError::of_refresh(&status))?;
-        answer.into_inner().tokens.ok_or(TokenError::Interrupted)
-    }
-
-    async fn log_in(&self, login: &Login) -> Result<Tokens, TokenError> {
-        let request = patient(LoginRequest {
-            tenant: login.tenant.clone(),
-            username: login.username.clone(),
-            password: login.password.expose_secret().to_owned(),
-            device: Some(Device {
-                r#type: login.device_type.clone(),
-                id: login.device_id.clone(),
-                name: login.device_name.clone(),
-            }),
-            audience: login.audience.clone(),
-            scope: login.scope.clone(),
-        });
-        let answer =
-            self.auth.clone().login(request).await.map_err(|status| TokenError::of_login(&status))?;
-        let answer = answer.into_inner();
-        if answer.password_change_required {
-            return Err(TokenError::Refused("PASSWORD_CHANGE_REQUIRED".to_owned()));
-        }
-        tracing::info!(username = login.username, "signed in");
-        answer.tokens.ok_or(TokenError::Interrupted)
-    }
-}
-
-fn patient<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(PATIENCE);
-    request
 }
 
 impl fmt::Debug for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenSource").field("sign_in", &self.0.sign_in).finish_non_exhaustive()
     }
-}
-
-/// The reason that stands in a status, where it has one.
-fn reason(status: &Status) -> String {
-    use tonic_types::StatusExt;
-    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
