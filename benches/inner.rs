@@ -133,11 +133,11 @@ fn trust_look_up(c: &mut Criterion) -> Outcome<()> {
     c.bench_function("trust state, look up among none", |b| {
         b.iter(|| state.is_revoked(black_box(&made.claims)))
     });
-    let until = made.now + TimeDelta::hours(1);
+    let (until, held_since) = (made.now + TimeDelta::hours(1), std::time::Duration::ZERO);
     for number in 0..REVOCATIONS {
-        state.admit(&Revocation::Session(Uuid::from_u128(number << 64 | number)), until);
+        state.admit(&Revocation::Session(Uuid::from_u128(number << 64 | number)), until, held_since);
         let token = Revocation::Token { jti: Uuid::from_u128(number), owner_id: Uuid::nil() };
-        state.admit(&token, until);
+        state.admit(&token, until, held_since);
     }
     c.bench_function("trust state, look up among 100,000 sessions and tokens", |b| {
         b.iter(|| state.is_revoked(black_box(&made.claims)));

@@ -3,7 +3,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use chrono::{DateTime, Utc};
@@ -136,6 +139,7 @@ type Taken = Stored<Option<Profile>>;
 
 /// A step whose caller waits.
 struct Waiting {
+    number: u64,
     id: Uuid,
     step: Step,
     told: oneshot::Sender<Taken>,
@@ -144,27 +148,44 @@ struct Waiting {
 /// The steps that wait, and the right to take them.
 pub(super) struct Steps {
     waiting: Mutex<Vec<Waiting>>,
+    /// How many have ever waited.
+    count: AtomicU64,
     groups: Arc<Semaphore>,
 }
 
 impl Default for Steps {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), groups: Arc::new(Semaphore::new(GROUPS)) }
+        let groups = Arc::new(Semaphore::new(GROUPS));
+        Self { waiting: Mutex::default(), count: AtomicU64::default(), groups }
     }
 }
 
 impl Steps {
-    fn push(&self, waiting: Waiting) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(waiting);
+    /// Adds a step, and gives its number and what is heard of it.
+    fn push(&self, id: Uuid, step: Step) -> (u64, oneshot::Receiver<Taken>) {
+        let (told, hears) = oneshot::channel();
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        self.waiting().push(Waiting { number, id, step, told });
+        (number, hears)
     }
 
-    /// The oldest of those whose callers are still there, of each session one.
-    fn pop(&self) -> Vec<Waiting> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The step of this number, and the oldest of the others whose callers are still there: of each session one. None
+    /// where that step does not wait any more.
+    fn pop(&self, number: u64) -> Vec<Waiting> {
+        let mut waiting = self.waiting();
+        let Some(own) = waiting.iter().position(|waiting| waiting.number == number) else {
+            return Vec::new();
+        };
+        let mut together = vec![waiting.remove(own)];
         waiting.retain(|waiting| !waiting.told.is_closed());
-        let mut sessions = HashSet::new();
+        let mut sessions = HashSet::from([together[0].id]);
         let is_next = |waiting: &mut Waiting| sessions.len() < TOGETHER && sessions.insert(waiting.id);
-        waiting.extract_if(.., is_next).collect()
+        together.extend(waiting.extract_if(.., is_next));
+        together
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,8 +202,7 @@ impl Store {
 
     /// Waits for whoever is first, oneself or another caller, to take the steps that wait.
     async fn advance_with_others(&self, id: Uuid, step: &Step) -> Stored<Option<Taken>> {
-        let (told, mut hears) = oneshot::channel();
-        self.steps().push(Waiting { id, step: step.clone(), told });
+        let (number, mut hears) = self.steps().push(id, step.clone());
         let turn = async {
             let place = self.steps().groups.clone().acquire_owned().await.ok();
             Stored::Ok((place, self.writer().await?))
@@ -192,8 +212,13 @@ impl Store {
             heard = &mut hears => return Ok(heard.ok()),
             turn = turn => turn?,
         };
-        // In a task of its own: it is others' steps too, and this caller may go away.
-        self.spawn(take(place, conn, self.steps().pop()));
+        let together = self.steps().pop(number);
+        if together.is_empty() {
+            drop((place, conn));
+        } else {
+            // In a task of its own: it is others' steps too, and this caller may go away.
+            self.spawn(take(place, conn, together));
+        }
         Ok(hears.await.ok())
     }
 }
