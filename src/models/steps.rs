@@ -16,7 +16,10 @@ use diesel::{
     sql_types::{Array, BigInt, Bool, Text},
 };
 use diesel_async::RunQueryDsl;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::timeout,
+};
 use uuid::Uuid;
 
 use super::{
@@ -26,7 +29,7 @@ use super::{
     on,
     schema::sessions,
     sessions::read_profile,
-    store::Done,
+    store::{Done, PATIENCE, unavailable},
 };
 use crate::domain::claims::Profile;
 
@@ -35,9 +38,9 @@ const TOGETHER: usize = 256;
 /// Groups of them at once. More would each be smaller, and PostgreSQL has as much to do for one step as for many.
 const GROUPS: usize = 2;
 
-/// [`advance`] for many sessions, each once. A session that somebody else holds is passed over, so that no two groups
-/// wait for each other.
-const ADVANCE_MANY: &str = "UPDATE sessions SET generation = step.generation + 1, refresh_time = step.now, \
+/// [`advance`] for a group of sessions. One that somebody else holds is passed over, so that no group waits for another
+/// one, and no step for another session.
+const ADVANCE_MANY: &str = "UPDATE \"sessions\" SET generation = step.generation + 1, refresh_time = step.now, \
     idle_expire_time = step.idle_expire_time, last_address = step.address, last_network = step.network \
     FROM (SELECT asked.* FROM \
         unnest($1, $2, $3, $4, $5, $6, $7) \
@@ -134,14 +137,20 @@ async fn advance_many(conn: &mut PgConn, steps: &[(Uuid, Step)]) -> QueryResult<
     Ok(advanced.into_iter().map(|row| (row.id.0, row.profile)).collect())
 }
 
-/// What a step came to, as [`advance`] says it.
-type Taken = Stored<Option<Profile>>;
+/// What became of a step that was taken with others.
+enum Taken {
+    /// What [`advance`] says.
+    Done(Stored<Option<Profile>>),
+    /// It was passed over.
+    No,
+}
 
 /// A step whose caller waits.
 struct Waiting {
     number: u64,
     id: Uuid,
     step: Step,
+    /// Told nothing, its caller can't know whether it was taken.
     told: oneshot::Sender<Taken>,
 }
 
@@ -192,19 +201,21 @@ impl Steps {
 impl Store {
     /// Takes a step as [`advance`] does, and says as [`Store::write`] does whether it was tried more than once.
     pub async fn advance(&self, id: Uuid, step: &Step) -> Stored<Done<Option<Profile>>> {
-        if let Some(taken) = self.advance_with_others(id, step).await? {
-            return Ok(Done { value: taken?, is_repeated: false });
+        let taken = self.advance_with_others(id, step).await?;
+        if let Some(Taken::Done(value)) = taken {
+            return Ok(Done { value: value?, is_repeated: false });
         }
-        // It was tried with others, and whether it was taken is not known.
         let alone = self.write(async |conn| advance(conn, id, step).await).await?;
-        Ok(Done { is_repeated: true, ..alone })
+        Ok(Done { is_repeated: alone.is_repeated || taken.is_none(), ..alone })
     }
 
-    /// Waits for whoever is first, oneself or another caller, to take the steps that wait.
+    /// Waits for whoever is first, oneself or another caller, to take the steps that wait. None where it is not known
+    /// what became of this one.
     async fn advance_with_others(&self, id: Uuid, step: &Step) -> Stored<Option<Taken>> {
         let (number, mut hears) = self.steps().push(id, step.clone());
         let turn = async {
-            let place = self.steps().groups.clone().acquire_owned().await.ok();
+            let place = timeout(PATIENCE, self.steps().groups.clone().acquire_owned()).await;
+            let place = place.map_err(|_| unavailable("no step was taken in time"))?.ok();
             Stored::Ok((place, self.writer().await?))
         };
         let (place, conn) = tokio::select! {
@@ -225,40 +236,38 @@ impl Store {
 
 /// Takes steps, and tells each caller of its own. Those who are told nothing try by themselves.
 async fn take(place: Option<OwnedSemaphorePermit>, mut conn: Conn, waiting: Vec<Waiting>) {
-    let taken = if let [only] = &*waiting {
-        advance(&mut conn, only.id, &only.step).await.map(|taken| vec![Some(Ok(taken))])
-    } else {
-        let steps: Vec<(Uuid, Step)> =
-            waiting.iter().map(|waiting| (waiting.id, waiting.step.clone())).collect();
-        match &mut conn.inner {
-            Either::Sqlite(sqlite) => take_on_sqlite(sqlite, steps).await,
-            Either::Pg(pg) => take_on_postgres(pg, &steps).await,
-        }
+    let steps: Vec<(Uuid, Step)> = waiting.iter().map(|waiting| (waiting.id, waiting.step.clone())).collect();
+    let taken = match &mut conn.inner {
+        Either::Sqlite(sqlite) => take_on_sqlite(sqlite, steps).await,
+        Either::Pg(pg) => take_on_postgres(pg, &steps).await,
     };
     drop((conn, place));
     match taken {
         Ok(taken) => {
             for (waiting, taken) in waiting.into_iter().zip(taken) {
                 // Whoever went away gets it with a retry.
-                let _ = taken.map(|taken| waiting.told.send(taken));
+                let _ = waiting.told.send(taken);
             }
         }
         Err(error) => tracing::warn!(%error, "steps can't be taken together; each is tried by itself"),
     }
 }
 
-async fn take_on_sqlite(conn: &mut SqliteConn, steps: Vec<(Uuid, Step)>) -> Stored<Vec<Option<Taken>>> {
-    let all = conn.spawn_blocking(move |conn| {
-        conn.immediate_transaction(|conn| {
-            steps.iter().map(|(id, step)| advance_here(conn, *id, step)).collect::<QueryResult<Vec<_>>>()
-        })
+async fn take_on_sqlite(conn: &mut SqliteConn, steps: Vec<(Uuid, Step)>) -> Stored<Vec<Taken>> {
+    let all = conn.spawn_blocking(move |conn| match &*steps {
+        [(id, step)] => Ok(vec![advance_here(conn, *id, step)?]),
+        steps => conn.immediate_transaction(|conn| {
+            steps.iter().map(|(id, step)| advance_here(conn, *id, step)).collect()
+        }),
     });
-    Ok(all.await?.iter().map(|profiles| Some(read_first(profiles))).collect())
+    Ok(all.await?.iter().map(|profiles| Taken::Done(read_first(profiles))).collect())
 }
 
-/// A step that was not taken may have found its session held by others: it is not known what it comes to.
-async fn take_on_postgres(conn: &mut PgConn, steps: &[(Uuid, Step)]) -> Stored<Vec<Option<Taken>>> {
+async fn take_on_postgres(conn: &mut PgConn, steps: &[(Uuid, Step)]) -> Stored<Vec<Taken>> {
     let advanced = advance_many(conn, steps).await?;
-    let of = |id: &Uuid| advanced.get(id).map(|json| Ok(read_profile(json).map(Some)?));
+    let of = |id: &Uuid| match advanced.get(id) {
+        Some(json) => Taken::Done(read_profile(json).map(Some).map_err(Into::into)),
+        None => Taken::No,
+    };
     Ok(steps.iter().map(|(id, _)| of(id)).collect())
 }

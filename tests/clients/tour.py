@@ -22,7 +22,8 @@ DEFAULT_EXAMPLE = "127.0.0.1:50061"
 START_EXAMPLE = "cargo run --release --example protected_service\n"
 # Its output goes into a file, so that the shell's own ends with the shell.
 STARTED_EXAMPLE = """
-"$PROTECTED_SERVICE" http://{server} {example} > example.log 2>&1 &
+: > example.log
+"$PROTECTED_SERVICE" http://{server} {example} >> example.log 2>&1 &
 EXAMPLE=$!
 trap 'kill $EXAMPLE' EXIT
 until grep -q greets example.log; do kill -0 $EXAMPLE || break; sleep 0.1; done

@@ -54,6 +54,37 @@ async fn a_refresh_is_one_statement_that_is_prepared_once() -> Outcome {
     server.stop().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_somebody_holds_keeps_no_other_waiting() -> Outcome {
+    let home = Home::new(Kind::Postgres).await?;
+    let server = home.start_with("[sessions]\nper_user = 100\n").await?;
+    let held = server.anna().await?;
+    let mut others = Vec::new();
+    for number in 0..10 {
+        others.push(server.sign_in("anna", &format!("d{number}")).await?);
+    }
+    let url = home.database_url().ok_or("no database")?;
+    let (holder, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    let connection = tokio::spawn(connection);
+    holder
+        .batch_execute(&format!("BEGIN; SELECT 1 FROM sessions WHERE id = '{}' FOR UPDATE", held.session_id))
+        .await?;
+    let waits = async { refresh(&server, &held.refresh_token).await };
+    let goes_on = async {
+        for person in others.iter().chain(&others) {
+            refresh(&server, &person.refresh_token).await?;
+        }
+        holder.batch_execute("COMMIT").await?;
+        Outcome::Ok(())
+    };
+    let (waited, went_on) = tokio::join!(waits, goes_on);
+    went_on?;
+    assert_ne!(waited?, held.refresh_token);
+    drop(holder);
+    connection.await??;
+    server.stop().await
+}
+
 /// Cuts every connection of the service, as a restart of the database does, and waits until they are dead.
 async fn cut(home: &Home) -> Outcome {
     let others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
