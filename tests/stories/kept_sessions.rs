@@ -52,13 +52,14 @@ async fn a_reply_that_was_lost_ends_no_session(home: Home) -> Outcome {
         let source = source.clone();
         async move { source.token().await }
     });
-    eventually("the server has answered", async || Ok(calls(&server, "Refresh").await? == 1)).await?;
+    // It asks again only once it has given the first answer up.
+    eventually("the server has answered twice", async || Ok(calls(&server, "Refresh").await? >= 2)).await?;
     proxy.cut();
     proxy.mend();
     let second = waiting.await??;
     assert_eq!(session_of(&second)?, session_of(&first)?);
     assert!(server.is_active(second.expose(), true).await?, "it was no theft");
-    assert_eq!((calls(&server, "Refresh").await?, calls(&server, "Login").await?), (2, logins));
+    assert_eq!(calls(&server, "Login").await?, logins);
     server.stop().await
 }
 
