@@ -41,7 +41,8 @@ impl Report {
             let Some((rate, rate_of_smallest)) = rates.filter(|_| sessions > least) else { continue };
             let moved = rate / rate_of_smallest - 1.0;
             let (name, database) = (case.name, case.place.database);
-            let verdict = if moved >= -MOST_GROWTH { "within 20 %" } else { "**beyond 20 %**" };
+            let verdict =
+                if moved >= -MOST_GROWTH { "no more than 20 % slower" } else { "**more than 20 % slower**" };
             lines.push(format!(
                 "`{name}` on {database}, {least} → {sessions} sessions: {:+.0} % calls/s, {verdict}.",
                 moved * 100.0
