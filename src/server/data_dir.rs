@@ -9,6 +9,7 @@ use std::{
 };
 
 use secrecy::{ExposeSecret, SecretString};
+use tempfile::NamedTempFile;
 
 use crate::{
     config::Keks,
@@ -109,10 +110,14 @@ pub(super) async fn sealer(keks: Keks, store: &Store, rng: &dyn Randomness) -> R
         Keks::File(path) => read(&path),
         Keks::Own(path) => {
             if !path.try_exists().map_err(at(&path))? {
-                if let Some(id) = sealed_under(store).await? {
-                    return Err(DataDirError::KekLost { path, id });
+                match sealed_under(store).await? {
+                    None => write_new(&path, &Kek::generate(rng)?)?,
+                    // Another server that starts may have made the key meanwhile and sealed something.
+                    Some(id) if !path.try_exists().map_err(at(&path))? => {
+                        return Err(DataDirError::KekLost { path, id });
+                    }
+                    Some(_) => {}
                 }
-                write_new(&path, &Kek::generate(rng)?)?;
             }
             read(&path)
         }
@@ -134,20 +139,14 @@ fn read(path: &Path) -> Result<Sealer, DataDirError> {
     text.expose_secret().parse().map_err(|error| DataDirError::Kek { path: path.to_owned(), error })
 }
 
-/// Writes the key whole or not at all: of two servers that start at once the first one's key stays.
+/// Writes the key whole or not at all: of the servers that start at once the first one's key stays.
 fn write_new(path: &Path, kek: &Kek) -> Result<(), DataDirError> {
-    let mut temporary = path.to_owned().into_os_string();
-    temporary.push(format!(".{}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    let mut file = private().create(true).truncate(true).open(&temporary).map_err(at(&temporary))?;
-    let text = kek.to_text().expose_secret();
-    let written = writeln!(file, "{text}").and_then(|()| file.sync_all());
-    let linked = written.and_then(|()| match fs::hard_link(&temporary, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
-    });
-    let removed = fs::remove_file(&temporary);
-    linked.and(removed).map_err(at(path))?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
+    let mut file = NamedTempFile::new_in(dir).map_err(at(dir))?;
+    writeln!(file, "{}", kek.to_text().expose_secret()).map_err(at(file.path()))?;
+    file.as_file().sync_all().map_err(at(file.path()))?;
+    match file.persist_noclobber(path) {
+        Err(failed) if failed.error.kind() != io::ErrorKind::AlreadyExists => Err(at(path)(failed.error)),
+        _ => File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir)),
+    }
 }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::try_join_all;
 use tessera::proto::{ChangePasswordRequest, GetJwksRequest, LogoutRequest, auth_client::AuthClient};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -247,6 +248,23 @@ async fn a_taken_port_is_named_before_anything_is_made() -> Outcome {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains(&format!("can't listen: {address}")), "{ended:?}");
     assert!(!home.dir().join("data").exists());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_start_at_once_and_share_a_folder_make_one_key_encryption_key() -> Outcome {
+    for _ in 0..10 {
+        let home = Home::new(Kind::Postgres).await?;
+        let servers = try_join_all((0..4).map(|_| home.start())).await?;
+        let made: Vec<_> = std::fs::read_dir(home.dir().join("data"))?
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<Result<_, _>>()?;
+        assert_eq!(made, ["kek"]);
+        for server in servers {
+            server.admin().await?;
+            server.stop().await?;
+        }
+    }
     Ok(())
 }
 

@@ -30,7 +30,7 @@ use tokio::{
     time::timeout,
 };
 use tonic::transport::{Channel, Endpoint};
-use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::{ADMIN_PASSWORD, TestClock, postgres};
 
@@ -233,18 +233,15 @@ impl Server {
         endpoint: Endpoint,
         running: Running,
     ) -> Result<Self, Box<dyn Error>> {
-        let mut server =
-            Self { address, channel: endpoint.connect_lazy(), endpoint: endpoint.clone(), running };
-        if let Running::Here { task, .. } = &mut server.running {
-            // A server that can't start says why, instead of leaving the client to guess.
-            tokio::select! {
-                ended = task => return Err(format!("the server ended: {:?}", ended?).into()),
-                channel = endpoint.connect() => server.channel = channel?,
-            }
-        }
+        let mut server = Self { address, channel: endpoint.connect_lazy(), endpoint, running };
         let mut health = server.health();
-        let request = tonic_health::pb::HealthCheckRequest::default();
-        timeout(FENCE, health.check(request)).await??;
+        let answer = timeout(FENCE, health.check(HealthCheckRequest::default())).await?;
+        if let (Err(status), Running::Here { task, .. }) = (&answer, &mut server.running) {
+            // A server that can't start says why: its client only sees the connection go.
+            let ended = timeout(FENCE, task).await??;
+            return Err(format!("the server ended: {ended:?} ({status})").into());
+        }
+        answer?;
         Ok(server)
     }
 
