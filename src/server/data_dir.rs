@@ -67,9 +67,22 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
     move |error| DataDirError::Io { path, error }
 }
 
+/// Keeps other servers from an embedded database.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// By name: a child process that this one begins at the same moment holds a copy of the file, and with it the lock,
+    /// until it becomes another program.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "can't unlock the database; it is unlocked when this process ends");
+        }
+    }
+}
+
 /// Makes the directories that are needed. An embedded database belongs to one server: the lock is held
 /// as long as what this returns.
-pub(super) fn open(data_dir: &Path, database: &Database, keks: &Keks) -> Result<Option<File>, DataDirError> {
+pub(super) fn open(data_dir: &Path, database: &Database, keks: &Keks) -> Result<Option<Lock>, DataDirError> {
     if matches!(keks, Keks::Own(_)) {
         make(data_dir)?;
     }
@@ -87,7 +100,7 @@ pub(super) fn open(data_dir: &Path, database: &Database, keks: &Keks) -> Result<
     // Made here so that nobody else may read it; SQLite gives its own side files the same mode.
     private().create(true).truncate(false).open(path).map_err(at(path))?;
     match lock.try_lock() {
-        Ok(()) => Ok(Some(lock)),
+        Ok(()) => Ok(Some(Lock(lock))),
         Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.clone())),
         Err(TryLockError::Error(error)) => Err(at(&lock_path)(error)),
     }
