@@ -28,6 +28,14 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// Adds what another turn measured.
+    pub fn extend(&mut self, other: Self) {
+        self.errors += other.errors;
+        self.took += other.took;
+        self.cpu += other.cpu;
+        self.latencies.extend(other.latencies);
+    }
+
     pub fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.took.as_secs_f64()
     }

@@ -124,7 +124,7 @@ fn main() -> ExitCode {
 
 async fn measure(options: Options) -> Outcome {
     let pace = if options.short {
-        Pace { rounds: 2, slice: Duration::from_millis(500), starts: 5 }
+        Pace { rounds: 4, slice: Duration::from_millis(400), starts: 5 }
     } else {
         Pace { rounds: 7, slice: Duration::from_secs(2), starts: 21 }
     };

@@ -18,8 +18,8 @@ use super::{
 };
 
 const NAME: &str = "refresh";
-/// Calls at once: as many as the server has connections to its database.
-pub const IN_FLIGHT: usize = 16;
+/// Calls at once.
+pub const IN_FLIGHT: usize = 64;
 
 /// Refreshes sessions in turn.
 pub struct RefreshCaller {

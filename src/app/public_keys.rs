@@ -81,7 +81,8 @@ pub async fn endorsement(app: &App, key: &FoundKey) -> Result<Option<(String, Da
     let maker = app.maker(session_id).await?.ok_or(Error::NotFound("key"))?;
     let own_key = maker.key.as_ref().ok_or(Error::NotFound("key"))?;
     let endorsement = app.endorsement(&maker, own_key, app.now())?;
-    Ok(Some((endorsement.jwt.clone(), endorsement.expire_time)))
+    let jwt = endorsement.header.endorsement()?;
+    Ok(Some((jwt, endorsement.expire_time)))
 }
 
 /// Whether it has the form of an RFC 7638 thumbprint with SHA-256; nothing else is worth a look into the database.

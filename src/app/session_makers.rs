@@ -9,9 +9,12 @@ use uuid::Uuid;
 
 use super::{App, Error, key_ring, refresh_mismatch::Recorded};
 use crate::{
-    crypto::{refresh_tag::TagKey, signing::SigningKey},
+    crypto::{
+        refresh_tag::TagKey,
+        signing::{EncodedHeader, SigningKey},
+    },
     domain::{
-        claims::{Confirmation, ENDORSEMENT_TYPE, Endorsement},
+        claims::{ACCESS_TOKEN_TYPE, Confirmation, ENDORSEMENT_TYPE, Endorsement},
         device::Device,
         session::Session,
     },
@@ -45,7 +48,8 @@ pub(super) struct SessionMaker {
 
 /// An endorsement and its end.
 pub(super) struct SignedEndorsement {
-    pub jwt: String,
+    /// The header of the access tokens that carry it.
+    pub header: EncodedHeader,
     pub expire_time: DateTime<Utc>,
     /// The issuer key that vouches.
     by: String,
@@ -154,8 +158,9 @@ impl App {
             exp: expire_time.timestamp(),
             cnf: Confirmation { jwk: key.jwk().clone() },
         };
-        let jwt = signer.sign_jwt(ENDORSEMENT_TYPE, None, &claims)?;
-        let signed = Arc::new(SignedEndorsement { jwt, expire_time, by: signer.kid().to_owned() });
+        let endorsement = signer.sign_jwt(ENDORSEMENT_TYPE, None, &claims)?;
+        let header = key.header(ACCESS_TOKEN_TYPE, Some(&endorsement))?;
+        let signed = Arc::new(SignedEndorsement { header, expire_time, by: signer.kid().to_owned() });
         *kept = Some(signed.clone());
         Ok(signed)
     }

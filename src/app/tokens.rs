@@ -108,9 +108,9 @@ impl App {
             let signer = self.signer(maker.tenant_id, now)?;
             return Ok(signer.sign_jwt(ACCESS_TOKEN_TYPE, None, claims)?);
         };
-        let endorsement =
-            if signing.endorse_in_header { Some(self.endorsement(maker, key, now)?) } else { None };
-        let skc = endorsement.as_ref().map(|endorsement| endorsement.jwt.as_str());
-        Ok(key.sign_jwt(ACCESS_TOKEN_TYPE, skc, claims)?)
+        if !signing.endorse_in_header {
+            return Ok(key.sign_jwt(ACCESS_TOKEN_TYPE, None, claims)?);
+        }
+        Ok(key.sign_under(&self.endorsement(maker, key, now)?.header, claims)?)
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     CryptoError,
     random::Randomness,
-    signing::{Header, compact_jws},
+    signing::{EncodedHeader, Header, compact_jws},
 };
 
 /// The one algorithm of shared secrets.
@@ -32,7 +32,7 @@ impl MacKey {
     /// Signs claims as a compact JWS.
     pub fn sign_jwt(&self, typ: &'static str, claims: &impl Serialize) -> Result<String, CryptoError> {
         let header = Header { typ, alg: ALGORITHM, kid: &self.kid, skc: None };
-        compact_jws(&header, claims, |message| Ok(hmac::sign(&self.key, message)))
+        compact_jws(&EncodedHeader::of(&header)?, claims, |message| Ok(hmac::sign(&self.key, message)))
     }
 }
 

@@ -18,7 +18,7 @@ use jsonwebtoken::jwk::{
 };
 use rsa::{RsaPrivateKey, pkcs8::EncodePrivateKey, rand_core::UnwrapErr};
 use secrecy::{ExposeSecret, SecretSlice};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     CryptoError,
@@ -46,6 +46,29 @@ pub struct NewKey {
     pub key: SigningKey,
     /// PKCS#8.
     pub pkcs8: SecretSlice<u8>,
+}
+
+/// A protected header, written once for every token that carries it.
+pub struct EncodedHeader(String);
+
+impl EncodedHeader {
+    pub(super) fn of(header: &Header<'_>) -> Result<Self, CryptoError> {
+        let mut text = String::with_capacity(1024);
+        append_json(&mut text, header)?;
+        text.shrink_to_fit();
+        Ok(Self(text))
+    }
+
+    /// The endorsement in it.
+    pub fn endorsement(&self) -> Result<String, CryptoError> {
+        #[derive(Deserialize)]
+        struct Endorsed {
+            skc: String,
+        }
+        let json = URL_SAFE_NO_PAD.decode(&self.0).ok();
+        let read = json.and_then(|json| serde_json::from_slice(&json).ok());
+        read.map(|Endorsed { skc }| skc).ok_or(CryptoError("reading an endorsement"))
+    }
 }
 
 /// The protected header of what Tessera signs.
@@ -127,15 +150,24 @@ impl SigningKey {
         &self.jwk
     }
 
-    /// Signs claims as a compact JWS. `endorsement` goes into the header as `skc`.
+    /// The header of its tokens. `endorsement` goes into it as `skc`.
+    pub fn header(&self, typ: &'static str, endorsement: Option<&str>) -> Result<EncodedHeader, CryptoError> {
+        EncodedHeader::of(&Header { typ, alg: self.algorithm.as_str(), kid: &self.kid, skc: endorsement })
+    }
+
+    /// Signs claims as a compact JWS under a header of this key.
+    pub fn sign_under(&self, header: &EncodedHeader, claims: &impl Serialize) -> Result<String, CryptoError> {
+        compact_jws(header, claims, |message| self.sign(message))
+    }
+
+    /// Signs claims as a compact JWS with a header of its own.
     pub fn sign_jwt(
         &self,
         typ: &'static str,
         endorsement: Option<&str>,
         claims: &impl Serialize,
     ) -> Result<String, CryptoError> {
-        let header = Header { typ, alg: self.algorithm.as_str(), kid: &self.kid, skc: endorsement };
-        compact_jws(&header, claims, |message| self.sign(message))
+        self.sign_under(&self.header(typ, endorsement)?, claims)
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
@@ -161,12 +193,12 @@ impl fmt::Debug for SigningKey {
 
 /// RFC 7515 section 7.1.
 pub(super) fn compact_jws<S: AsRef<[u8]>>(
-    header: &Header<'_>,
+    header: &EncodedHeader,
     claims: &impl Serialize,
     sign: impl FnOnce(&[u8]) -> Result<S, CryptoError>,
 ) -> Result<String, CryptoError> {
-    let mut token = String::with_capacity(1024);
-    append_json(&mut token, header)?;
+    let mut token = String::with_capacity(header.0.len() + 1024);
+    token.push_str(&header.0);
     token.push('.');
     append_json(&mut token, claims)?;
     let signature = sign(token.as_bytes())?;

@@ -1,8 +1,13 @@
 //! The claims of the tokens that Tessera issues.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use jsonwebtoken::jwk::Jwk;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
 use uuid::Uuid;
 
 /// The `typ` of an access token (RFC 9068 section 2.1).
@@ -222,14 +227,24 @@ pub struct Confirmation {
 
 /// RFC 7519 section 4.1.3: one audience may stand without its array.
 pub fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Audience {
-        One(String),
-        Many(Vec<String>),
+    deserializer.deserialize_any(Audiences)
+}
+
+/// Reads either form at once. An untagged enum would copy what it reads first.
+struct Audiences;
+
+impl<'de> Visitor<'de> for Audiences {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an audience or an array of them")
     }
-    Ok(match Audience::deserialize(deserializer)? {
-        Audience::One(one) => vec![one],
-        Audience::Many(many) => many,
-    })
+
+    fn visit_str<E>(self, one: &str) -> Result<Self::Value, E> {
+        Ok(vec![one.to_owned()])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, many: A) -> Result<Self::Value, A::Error> {
+        Deserialize::deserialize(SeqAccessDeserializer::new(many))
+    }
 }

@@ -16,7 +16,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::timeout;
 use tonic::{Code, Status};
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use super::{
     policy::{self, Who},
@@ -52,6 +52,7 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
         return unknown_method(request.headers());
     };
     let is_quiet = policy::is_asked_all_the_time(method);
+    // For what is logged on the way; the line of the call itself says it all once more.
     let span = if is_quiet {
         tracing::debug_span!("call", request_id, method, address = origin.address)
     } else {
@@ -61,7 +62,6 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
         app: &app,
         method,
         started,
-        span: span.clone(),
         is_quiet,
         request_id: &request_id,
         address: origin.address.clone(),
@@ -100,7 +100,6 @@ struct Call<'a> {
     app: &'a App,
     method: &'static str,
     started: Instant,
-    span: Span,
     is_quiet: bool,
     request_id: &'a str,
     address: String,
@@ -115,11 +114,11 @@ impl Drop for Call<'_> {
         app.metrics.calls.get_or_create(&CallLabels { method, code }).inc();
         app.metrics.latencies.get_or_create(&MethodLabel { method }).observe(took.as_secs_f64());
         let (micros, address) = (took.as_micros(), &self.address);
-        match (self.is_quiet, self.code) {
-            (true, Code::Ok) => self.span.in_scope(|| tracing::debug!(code, micros, "answered")),
-            // There may be no span that says what it was.
-            (true, _) => tracing::info!(code, micros, request_id, method, address, "answered"),
-            (false, _) => self.span.in_scope(|| tracing::info!(code, micros, "answered")),
+        // Outside of the call's span: its fields would be written, read and written again.
+        if self.is_quiet && self.code == Code::Ok {
+            tracing::debug!(parent: None, code, micros, request_id, method, address, "answered");
+        } else {
+            tracing::info!(parent: None, code, micros, request_id, method, address, "answered");
         }
     }
 }
@@ -165,9 +164,11 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
 fn origin(app: &App, request: &Request) -> Origin {
     let address = request.extensions().get::<Peer>().map(|peer| client(app, peer.0.ip(), request.headers()));
     let user_agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    // A header that is text is ASCII.
+    let user_agent = user_agent.and_then(|text| text.get(..text.len().min(MAX_USER_AGENT)));
     Origin {
         address: address.unwrap_or_default(),
-        user_agent: user_agent.unwrap_or_default().chars().take(MAX_USER_AGENT).collect(),
+        user_agent: user_agent.unwrap_or_default().to_owned(),
         request_id: request_id(request.headers()).unwrap_or_else(new_request_id),
     }
 }
@@ -194,7 +195,9 @@ fn new_request_id() -> String {
 }
 
 fn with_request_id(mut response: Response, id: &str) -> Response {
-    if let Ok(id) = HeaderValue::from_str(id) {
+    if let Ok(mut id) = HeaderValue::from_str(id) {
+        // It comes once: in HPACK's table it would only push others out (RFC 7541 section 7.1.3).
+        id.set_sensitive(true);
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response

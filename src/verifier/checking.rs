@@ -43,10 +43,9 @@ impl Verifier {
         }
         let checked = self.claims_of_genuine(&parts, expected, now)?;
         self.check_standing(&checked.claims, expected, now)?;
+        let Some(digest) = digest else { return Ok(checked.claims) };
         let claims = checked.claims.clone();
-        if let Some(digest) = digest {
-            self.checked.remember(digest, checked);
-        }
+        self.checked.remember(digest, checked);
         Ok(claims)
     }
 

@@ -127,7 +127,7 @@ impl Header {
 
 /// Five parts, where a signed token has three.
 fn is_encrypted(token: &str) -> bool {
-    token.bytes().filter(|byte| *byte == b'.').count() == 4
+    token.as_bytes().iter().filter(|byte| **byte == b'.').count() == 4
 }
 
 /// What a verifier does with encrypted tokens.
