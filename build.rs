@@ -5,7 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 
 /// Messages with a secret in them: `src/proto.rs` writes their `Debug` by hand.
-const SILENT: [&str; 11] = [
+const SILENT: [&str; 14] = [
     ".tessera.v1.Tokens",
     ".tessera.v1.SignUpRequest",
     ".tessera.v1.LoginRequest",
@@ -18,6 +18,9 @@ const SILENT: [&str; 11] = [
     ".tessera.v1.CreateAudienceRequest",
     ".tessera.v1.UpdateAudienceRequest",
     ".tessera.v1.CheckForeignTokenRequest",
+    ".tessera.v1.IssueServiceTokenRequest",
+    ".tessera.v1.ExchangeTokenRequest",
+    ".tessera.v1.CreateCredentialResponse",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

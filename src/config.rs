@@ -103,6 +103,9 @@ pub struct Tokens {
     /// How long an access token lives.
     #[serde(with = "values::duration")]
     pub access_ttl: Duration,
+    /// How long a service's token lives.
+    #[serde(with = "values::duration")]
+    pub service_ttl: Duration,
     /// How far clocks may differ.
     #[serde(with = "values::duration")]
     pub leeway: Duration,
@@ -290,6 +293,7 @@ impl Default for Tokens {
             issuer: "http://127.0.0.1:50051".to_owned(),
             default_audience: vec!["tessera".to_owned()],
             access_ttl: Duration::from_secs(15 * 60),
+            service_ttl: Duration::from_secs(5 * 60),
             leeway: Duration::from_secs(30),
         }
     }

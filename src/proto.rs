@@ -36,4 +36,7 @@ silent_debug! {
     CreateAudienceRequest { name, display_name, signing }
     UpdateAudienceRequest { audience_id, display_name, rotate_secret, activate_after }
     CheckForeignTokenRequest {}
+    IssueServiceTokenRequest { client_id, audience, scope }
+    ExchangeTokenRequest { subject_token_type, audience, scope }
+    CreateCredentialResponse { credential }
 }

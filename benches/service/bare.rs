@@ -6,7 +6,10 @@ use std::{
 };
 
 use argon2::Argon2;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, ParsedPublicKey},
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
 use tessera::{
@@ -69,6 +72,7 @@ pub struct Signatures {
     pub issuer: Issuer,
     pub tokens: Vec<String>,
     bare: Vec<Bare>,
+    signer: EcdsaKeyPair,
 }
 
 struct Bare {
@@ -86,7 +90,14 @@ impl Signatures {
         let tokens: Vec<String> =
             (0..Self::SESSIONS).map(|_| issuer.new_session(now)).collect::<Outcome<_>>()?;
         let bare = tokens.iter().map(|token| Bare::of(token)).collect::<Outcome<_>>()?;
-        Ok(Self { issuer, tokens, bare })
+        let signer = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
+        Ok(Self { issuer, tokens, bare, signer })
+    }
+
+    /// One ES256 signature after another, over as much as a service's token is signed over.
+    pub fn sign(&self, threads: usize, slice: Duration) -> Outcome<Sample> {
+        let (rng, message) = (SystemRandom::new(), [b's'; 600]);
+        spin(threads, slice, |_| || self.signer.sign(&rng, &message).is_ok())
     }
 
     /// One ES256 verification after another.

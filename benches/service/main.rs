@@ -10,6 +10,7 @@ mod case;
 mod echo;
 mod get_jwks;
 mod home;
+mod issue_service_token;
 mod load;
 mod login;
 mod memory;
@@ -124,7 +125,7 @@ fn main() -> ExitCode {
 
 async fn measure(options: Options) -> Outcome {
     let pace = if options.short {
-        Pace { rounds: 4, slice: Duration::from_millis(400), starts: 5 }
+        Pace { rounds: 3, slice: Duration::from_millis(400), starts: 5 }
     } else {
         Pace { rounds: 7, slice: Duration::from_secs(2), starts: 21 }
     };
@@ -159,6 +160,7 @@ async fn measure_on(kind: Kind, bench: &Bench, report: &mut Report) -> Outcome {
         if number == 0 || !bench.options.short {
             verify_token::measure(bench, report, &server, &people, place).await?;
             get_jwks::measure(bench, report, &server, place).await?;
+            issue_service_token::measure(bench, report, &server, place).await?;
         }
         login::measure(bench, report, &server, &seeder, place).await?;
         refresh::measure(bench, report, &home, &server, &seeder, &people, place).await?;

@@ -165,6 +165,8 @@ impl Person {
                 email: None,
                 preferred_username: None,
             }),
+            service: None,
+            act: None,
         };
         Ok(self.key.sign_jwt(ACCESS_TOKEN_TYPE, Some(endorsement), &claims)?)
     }

@@ -29,6 +29,8 @@ pub struct NewAudience {
     pub signing: Signing,
     /// The public key to encrypt to, where it has one.
     pub encryption_jwk: Option<SecretString>,
+    /// The scopes that it has.
+    pub scopes: Vec<String>,
 }
 
 /// What is to change of an audience.
@@ -38,6 +40,8 @@ pub struct Changes {
     pub display_name: Option<String>,
     /// The key to encrypt to; `Some(None)` removes it.
     pub encryption_jwk: Option<Option<SecretString>>,
+    /// The scopes, instead of all former ones.
+    pub scopes: Option<Vec<String>>,
     /// Begin to exchange the secret.
     pub rotation: Option<Rotation>,
 }
@@ -157,6 +161,7 @@ pub async fn create(
         display_name: new.display_name,
         signing: new.signing,
         encryption_jwk: new.encryption_jwk.as_ref().map(encryption_key).transpose()?,
+        scopes: new.scopes,
         create_time: now,
         update_time: now,
     };
@@ -198,7 +203,7 @@ pub async fn update(
     origin: &Origin,
 ) -> Result<(AudienceInfo, Option<NewSecret>), Error> {
     caller.require_root()?;
-    let Changes { display_name, encryption_jwk, rotation } = changes;
+    let Changes { display_name, encryption_jwk, scopes, rotation } = changes;
     let encryption_jwk = match encryption_jwk {
         Some(Some(jwk)) => Some(Some(encryption_key(&jwk)?)),
         Some(None) => Some(None),
@@ -221,6 +226,7 @@ pub async fn update(
         let mut audience = audiences::find(conn, id).await?.ok_or(Error::NotFound("audience"))?;
         audience.display_name = display_name.unwrap_or(audience.display_name);
         audience.encryption_jwk = encryption_jwk.unwrap_or(audience.encryption_jwk);
+        audience.scopes = scopes.unwrap_or(audience.scopes);
         audience.update_time = now;
         if !audiences::update(conn, &audience).await? {
             return Err(Error::Conflict);

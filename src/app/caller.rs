@@ -34,6 +34,9 @@ pub struct Caller {
 impl Caller {
     pub(super) fn new(claims: Claims, default_tenant_id: Uuid) -> Result<Self, Error> {
         let must_change_password = claims.has_scope(PASSWORD_CHANGE_SCOPE);
+        if claims.act.is_some() {
+            return Err(Error::TokenInvalid("is a service's that acts for a user"));
+        }
         let user = claims.user.ok_or(Error::TokenInvalid("belongs to no session"))?;
         let is_admin = user.roles.iter().any(|role| role == ADMIN_ROLE);
         Ok(Self {
@@ -60,6 +63,24 @@ impl Caller {
     /// Refuses all but the admins of the tenant `default`.
     pub fn require_root(&self) -> Result<(), Error> {
         if self.is_root { Ok(()) } else { Err(Error::InsufficientScope) }
+    }
+}
+
+/// A service, as its token says.
+#[derive(Debug, Clone)]
+pub struct ServiceCaller {
+    /// The service account.
+    pub account_id: Uuid,
+    /// Its tenant.
+    pub tenant_id: Uuid,
+}
+
+impl ServiceCaller {
+    /// One that acts for nobody else.
+    pub(super) fn new(claims: &Claims) -> Result<Self, Error> {
+        let service = claims.service.as_ref().filter(|_| claims.act.is_none());
+        let service = service.ok_or(Error::TokenInvalid("is not a service's own"))?;
+        Ok(Self { account_id: claims.sub, tenant_id: service.tenant_id })
     }
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{App, Caller, Error};
 use crate::{
     domain::trusted_issuer::ClaimMapping,
-    verifier::{ForeignIssuer, Refusal},
+    verifier::{ForeignIssuer, PublicKey},
 };
 
 /// A token of a trusted issuer that is good.
@@ -53,15 +53,8 @@ impl App {
         let trusted = self.registry().trusted_issuer(&issuer);
         let trusted = trusted.ok_or(Error::TokenInvalid("not of an issuer that is trusted"))?;
         let leeway = self.settings.leeway;
-        let keys = self.foreign_keys(&trusted).await?;
-        let checked = match trusted.expected.check(token, &keys, self.now(), leeway) {
-            Err(Refusal::UnknownKey) => match self.newer_foreign_keys(&trusted, &keys).await? {
-                Some(newer) => trusted.expected.check(token, &newer, self.now(), leeway),
-                None => Err(Refusal::UnknownKey),
-            },
-            checked => checked,
-        };
-        let claims = checked?;
+        let check = |keys: &[PublicKey]| trusted.expected.check(token, keys, self.now(), leeway);
+        let claims = self.check_foreign(&trusted.keys, check).await?;
         let mapped = trusted.record.claim_mapping.apply(&claims);
         let subject = ClaimMapping::subject(&mapped).ok_or(Error::TokenInvalid("about nobody"))?.to_owned();
         Ok(ForeignToken { trusted_issuer_id: trusted.record.id, subject, claims, mapped })

@@ -1,5 +1,5 @@
 //! Removes what nobody needs any more: sessions that are over, entries of the trust log that concern nothing alive,
-//! old events of the audit trail.
+//! old events of the audit trail, assertions that can't be used again.
 //!
 //! Every replica does it, a small batch in a transaction, and passes over what another one works on. A batch that is
 //! interrupted is rolled back or done; the next round, here or elsewhere, goes on from there.
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{App, Error};
 use crate::{
     crypto::random::first_id_of,
-    models::{audit_events, old_sessions, trust_log},
+    models::{audit_events, old_sessions, trust_log, used_assertions},
 };
 
 /// Rows of one transaction: few, so that a login waits for milliseconds.
@@ -42,6 +42,8 @@ enum Heap {
     Expired,
     TrustLog,
     AuditTrail,
+    /// Of what is good once, what was used and has expired.
+    Assertions,
 }
 
 /// A round through the heaps.
@@ -51,6 +53,7 @@ struct Round {
     session_keys: usize,
     trust_log: usize,
     audit_events: usize,
+    assertions: usize,
     scanned: u32,
 }
 
@@ -85,7 +88,7 @@ impl App {
 impl Round {
     /// A batch of each heap in turn, until none has more.
     async fn run(&mut self, app: &App, cursor: &mut Uuid) {
-        let mut heaps = vec![Heap::Ended, Heap::Expired, Heap::TrustLog, Heap::AuditTrail];
+        let mut heaps = vec![Heap::Ended, Heap::Expired, Heap::TrustLog, Heap::AuditTrail, Heap::Assertions];
         while !heaps.is_empty() {
             let mut unfinished = Vec::new();
             for heap in heaps {
@@ -119,6 +122,7 @@ impl Round {
                 Some(keep) => self.clean_audit_trail(app, now - keep).await,
                 None => Ok(false),
             },
+            Heap::Assertions => self.clean_assertions(app, now).await,
         }
     }
 
@@ -196,10 +200,32 @@ impl Round {
         Ok(removed > 0 && is_full)
     }
 
+    async fn clean_assertions(&mut self, app: &App, time: DateTime<Utc>) -> Result<bool, Error> {
+        let find = async move |conn: &mut _| used_assertions::expired_by(conn, time, BATCH).await;
+        let digests = app.store.read(find).await?;
+        if digests.is_empty() {
+            return Ok(false);
+        }
+        let is_full = is_full(&digests);
+        let removing =
+            app.store.tx(async move |conn| Ok::<_, Error>(used_assertions::remove(conn, &digests).await?));
+        let removed = removing.await?;
+        app.metrics.count_cleaned("used_assertions", removed);
+        self.assertions += removed;
+        Ok(removed > 0 && is_full)
+    }
+
     fn tell(&self) {
-        let Self { sessions, session_keys, trust_log, audit_events, .. } = self;
-        if sessions + session_keys + trust_log + audit_events > 0 {
-            tracing::info!(sessions, session_keys, trust_log, audit_events, "removed what was over");
+        let Self { sessions, session_keys, trust_log, audit_events, assertions, .. } = self;
+        if sessions + session_keys + trust_log + audit_events + assertions > 0 {
+            tracing::info!(
+                sessions,
+                session_keys,
+                trust_log,
+                audit_events,
+                assertions,
+                "removed what was over"
+            );
         }
     }
 }

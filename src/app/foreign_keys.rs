@@ -1,4 +1,4 @@
-//! The keys of trusted issuers: registered with them, or fetched and kept in memory.
+//! The keys of trusted issuers and of services: registered with them, or fetched and kept in memory.
 //!
 //! Fetched ones are kept for as long as their server says, and fetched anew ahead of that. A token that names an
 //! unknown key makes one fetch, then none for a while: made-up names cost nothing more. While the server is away
@@ -23,7 +23,7 @@ use crate::{
         trusted_issuer::{KeySource, TrustedIssuer},
     },
     fetch::{FetchError, Fetched},
-    verifier::{BadKeySet, ForeignIssuer, PublicKey},
+    verifier::{BadKeySet, ForeignIssuer, PublicKey, Refusal},
 };
 
 /// How long keys are kept whose server doesn't say.
@@ -42,16 +42,19 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Trusted {
     pub record: TrustedIssuer,
     pub expected: ForeignIssuer,
-    keys: Keys,
+    pub keys: ForeignKeys,
 }
 
-enum Keys {
+/// Public keys of somebody else.
+pub(super) enum ForeignKeys {
+    /// Registered with it.
     Registered(Arc<[PublicKey]>),
+    /// At an address of its own.
     Fetched(Arc<Fetching>),
 }
 
 /// The keys at an address.
-struct Fetching {
+pub(super) struct Fetching {
     url: String,
     algorithms: Vec<Algorithm>,
     /// Held while they are fetched.
@@ -129,26 +132,8 @@ impl Fetching {
 impl Trusted {
     /// Opens what is registered. Keys that `before` has fetched are not fetched again.
     pub(super) fn open(record: TrustedIssuer, before: Option<&Self>) -> Result<Self, BadKeySet> {
-        let algorithms = record.algorithms.clone();
-        let keys = match &record.keys {
-            KeySource::Json(json) => {
-                Keys::Registered(PublicKey::from_foreign_jwks(json.as_bytes(), &algorithms)?.into())
-            }
-            KeySource::Url(url) => {
-                let known = before.and_then(|before| match &before.keys {
-                    Keys::Fetched(known) if before.record.id == record.id => Some(known),
-                    _ => None,
-                });
-                let same = known.filter(|known| known.url == *url && known.algorithms == algorithms);
-                let new = || Fetching {
-                    url: url.clone(),
-                    algorithms,
-                    flight: Arc::default(),
-                    known: Mutex::default(),
-                };
-                Keys::Fetched(same.cloned().unwrap_or_else(|| Arc::new(new())))
-            }
-        };
+        let before = before.filter(|before| before.record.id == record.id).map(|before| &before.keys);
+        let keys = ForeignKeys::open(&record.keys, &record.algorithms, before)?;
         let expected = ForeignIssuer {
             issuer: record.issuer.clone(),
             audiences: record.audiences.clone(),
@@ -156,20 +141,50 @@ impl Trusted {
         };
         Ok(Self { record, expected, keys })
     }
+}
 
-    /// The keys that may be used now.
-    fn keys(&self, now: DateTime<Utc>) -> Arc<[PublicKey]> {
-        match &self.keys {
-            Keys::Registered(keys) => keys.clone(),
-            Keys::Fetched(fetching) => fetching.known().usable(now),
+impl ForeignKeys {
+    /// Opens what is registered. Keys that `before` has fetched from there are not fetched again.
+    pub(super) fn open(
+        source: &KeySource,
+        algorithms: &[Algorithm],
+        before: Option<&Self>,
+    ) -> Result<Self, BadKeySet> {
+        let url = match source {
+            KeySource::Json(json) => {
+                let keys = PublicKey::from_foreign_jwks(json.as_bytes(), algorithms)?;
+                return Ok(Self::Registered(keys.into()));
+            }
+            KeySource::Url(url) => url,
+        };
+        let same = before.and_then(|before| match before {
+            Self::Fetched(known) if known.url == *url && known.algorithms == algorithms => {
+                Some(known.clone())
+            }
+            _ => None,
+        });
+        let new = || Fetching {
+            url: url.clone(),
+            algorithms: algorithms.to_vec(),
+            flight: Arc::default(),
+            known: Mutex::default(),
+        };
+        Ok(Self::Fetched(same.unwrap_or_else(|| Arc::new(new()))))
+    }
+
+    /// Those that may be used now.
+    fn usable(&self, now: DateTime<Utc>) -> Arc<[PublicKey]> {
+        match self {
+            Self::Registered(keys) => keys.clone(),
+            Self::Fetched(fetching) => fetching.known().usable(now),
         }
     }
 
-    /// How fetching its keys goes.
+    /// How fetching them goes.
     pub(super) fn fetch_state(&self) -> FetchState {
-        match &self.keys {
-            Keys::Registered(_) => FetchState::default(),
-            Keys::Fetched(fetching) => {
+        match self {
+            Self::Registered(_) => FetchState::default(),
+            Self::Fetched(fetching) => {
                 let known = fetching.known();
                 FetchState { fetch_time: known.fetch_time, error: known.error.clone() }
             }
@@ -178,33 +193,46 @@ impl Trusted {
 }
 
 impl App {
-    /// The keys to check a token with, which are fetched first where they have become too old.
-    pub(super) async fn foreign_keys(self: &Arc<Self>, trusted: &Trusted) -> Result<Arc<[PublicKey]>, Error> {
-        if let Keys::Fetched(fetching) = &trusted.keys
+    /// Checks something with foreign keys, which are fetched first where they have become too old, and once more where
+    /// it names a key that is none of them.
+    pub(super) async fn check_foreign<T>(
+        self: &Arc<Self>,
+        keys: &ForeignKeys,
+        check: impl Fn(&[PublicKey]) -> Result<T, Refusal>,
+    ) -> Result<T, Error> {
+        if let ForeignKeys::Fetched(fetching) = keys
             && fetching.known().is_due(AT_THE_END, self.now())
         {
             self.fetch_keys(fetching.clone(), Why::Due).await?;
         }
-        Ok(trusted.keys(self.now()))
+        let known = keys.usable(self.now());
+        let checked = match check(&known) {
+            Err(Refusal::UnknownKey) => match self.newer_foreign_keys(keys, &known).await? {
+                Some(newer) => check(&newer),
+                None => Err(Refusal::UnknownKey),
+            },
+            checked => checked,
+        };
+        Ok(checked?)
     }
 
-    /// Other keys than these, where a fetch finds some: for a token that names a key which is none of these.
-    pub(super) async fn newer_foreign_keys(
+    /// Other keys than these, where a fetch finds some.
+    async fn newer_foreign_keys(
         self: &Arc<Self>,
-        trusted: &Trusted,
+        keys: &ForeignKeys,
         known: &Arc<[PublicKey]>,
     ) -> Result<Option<Arc<[PublicKey]>>, Error> {
-        let Keys::Fetched(fetching) = &trusted.keys else { return Ok(None) };
+        let ForeignKeys::Fetched(fetching) = keys else { return Ok(None) };
         self.fetch_keys(fetching.clone(), Why::Unknown(known.clone())).await?;
         let keys = fetching.known().other_than(known, self.now());
         Ok(keys)
     }
 
     /// Fetches keys for the first time, unless that goes on already.
-    pub(super) async fn fetch_first(self: &Arc<Self>, trusted: &Trusted) -> Result<(), Error> {
-        match &trusted.keys {
-            Keys::Fetched(fetching) => self.fetch_keys(fetching.clone(), Why::Due).await,
-            Keys::Registered(_) => Ok(()),
+    pub(super) async fn fetch_first(self: &Arc<Self>, keys: &ForeignKeys) -> Result<(), Error> {
+        match keys {
+            ForeignKeys::Fetched(fetching) => self.fetch_keys(fetching.clone(), Why::Due).await,
+            ForeignKeys::Registered(_) => Ok(()),
         }
     }
 
@@ -259,7 +287,7 @@ impl App {
             }
             Err((outcome, error)) => {
                 self.metrics.count_foreign_fetch(outcome);
-                tracing::warn!(url = fetching.url, error, "can't fetch the keys of a trusted issuer");
+                tracing::warn!(url = fetching.url, error, "can't fetch foreign keys");
                 known.error = Some(error);
             }
         }
@@ -270,8 +298,8 @@ impl App {
         let now = self.now();
         let registry = self.registry();
         let fetched = registry.trusted_issuers().filter_map(|trusted| match &trusted.keys {
-            Keys::Fetched(fetching) => Some(fetching),
-            Keys::Registered(_) => None,
+            ForeignKeys::Fetched(fetching) => Some(fetching),
+            ForeignKeys::Registered(_) => None,
         });
         fetched.filter(|fetching| fetching.known().is_due(AHEAD, now)).cloned().collect()
     }

@@ -74,6 +74,8 @@ pub struct Metrics {
     pub latencies: Latencies,
     logins: Family<Outcome, Counter>,
     refreshes: Family<Outcome, Counter>,
+    service_tokens: Family<Outcome, Counter>,
+    exchanges: Family<Outcome, Counter>,
     verifications: Family<Outcome, Counter>,
     reuses: Counter,
     tail_failures: Counter,
@@ -112,6 +114,8 @@ impl Default for Metrics {
             latencies: Family::new_with_constructor(latency_histogram),
             logins: Family::default(),
             refreshes: Family::default(),
+            service_tokens: Family::default(),
+            exchanges: Family::default(),
             verifications: Family::default(),
             reuses: Counter::default(),
             tail_failures: Counter::default(),
@@ -146,6 +150,10 @@ impl Metrics {
         r.register_with_unit("grpc_latency", latency, Unit::Seconds, self.latencies.clone());
         r.register("logins", "Logins by outcome", self.logins.clone());
         r.register("refreshes", "Refreshes by outcome", self.refreshes.clone());
+        let service_tokens = "Tokens that services asked for by outcome";
+        r.register("service_tokens", service_tokens, self.service_tokens.clone());
+        let exchanges = "Tokens that services asked to exchange by outcome";
+        r.register("token_exchanges", exchanges, self.exchanges.clone());
         r.register("verifications", "Checks of tokens by outcome", self.verifications.clone());
         r.register("refresh_reuses", "Refresh tokens that were used again", self.reuses.clone());
         let tail_failures = "Failed attempts to read the trust log";
@@ -192,6 +200,14 @@ impl Metrics {
         if matches!(refusal, Some(Error::TokenReused)) {
             self.reuses.inc();
         }
+    }
+
+    pub(super) fn count_service_token(&self, refusal: Option<&Error>) {
+        self.service_tokens.get_or_create(&outcome(refusal)).inc();
+    }
+
+    pub(super) fn count_exchange(&self, refusal: Option<&Error>) {
+        self.exchanges.get_or_create(&outcome(refusal)).inc();
     }
 
     pub(super) fn count_verification(&self, outcome: &'static str) {

@@ -14,10 +14,12 @@ mod key_ring;
 mod last_seen;
 mod metrics;
 mod page;
+mod prove;
 mod record;
 mod refresh_mismatch;
 mod registry;
 mod renew_profiles;
+mod service_cache;
 mod session_makers;
 mod start;
 mod start_session;
@@ -30,7 +32,10 @@ pub mod audiences;
 pub mod change_password;
 pub mod check_foreign_token;
 pub mod cleanup;
+pub mod credentials;
+pub mod exchange_token;
 pub mod foreign_keys;
+pub mod issue_service_token;
 pub mod issuer_keys;
 pub mod list_events;
 pub mod login;
@@ -40,6 +45,7 @@ pub mod refresh;
 pub mod reseal;
 pub mod revoke_token;
 pub mod rsa_pool;
+pub mod service_accounts;
 pub mod sessions;
 pub mod sign_up;
 pub mod suspend_tenant;
@@ -77,20 +83,21 @@ use crate::{
     models::{Conn, Store, Work, trust_log},
     verifier::{Expected, Refusal, SharedKey, Verifier},
 };
-pub use caller::Caller;
+pub use caller::{Caller, ServiceCaller};
 pub use error::Error;
 pub use key_ring::KeyRing;
 pub use metrics::{CallLabels, MethodLabel, Metrics};
 pub use page::{Page, Paged};
 pub use start::{Bootstrap, Parts};
 pub use start_session::SignedIn;
-pub use tokens::IssuedTokens;
+pub use tokens::{IssuedTokens, ServiceToken};
 
 use cleanup::CleanupSettings;
 use key_ring::Keys;
 use last_seen::LastSeen;
 use registry::Registered;
 use rsa_pool::OpenedKeys;
+use service_cache::Services;
 use session_makers::SessionMakers;
 use trust_feed::TrustFeed;
 
@@ -103,6 +110,8 @@ pub struct Settings {
     pub default_audience: Vec<String>,
     /// How long an access token lives.
     pub access_ttl: TimeDelta,
+    /// How long a service's token lives that has no rule of its own.
+    pub service_ttl: TimeDelta,
     /// How far clocks may differ.
     pub leeway: TimeDelta,
     /// What sessions of tenants keep to that have no rules of their own.
@@ -194,6 +203,7 @@ pub struct App {
     spare_key_taken: Notify,
     opened_spare_keys: Arc<OpenedKeys>,
     makers: SessionMakers,
+    services: Arc<Services>,
     last_seen: LastSeen,
     verifier: Arc<Verifier>,
     default_tenant_id: Uuid,
@@ -217,6 +227,11 @@ impl App {
     /// Who calls with this bearer token.
     pub async fn authenticate(&self, token: &str) -> Result<Caller, Error> {
         Caller::new(self.check(token, &[], Some(OWN_AUDIENCE)).await?, self.default_tenant_id)
+    }
+
+    /// Which service calls with this bearer token.
+    pub async fn authenticate_service(&self, token: &str) -> Result<ServiceCaller, Error> {
+        ServiceCaller::new(&self.check(token, &[], Some(OWN_AUDIENCE)).await?)
     }
 
     /// Checks a token: in memory, but for the first of a session whose tokens carry no endorsement.
@@ -259,6 +274,23 @@ impl App {
             + 'static,
         T: Send + 'static,
     {
+        self.change_then(now, work, |_| {}).await
+    }
+
+    /// The same, and `after` the commit whatever has to follow from it, also when the caller has gone away.
+    async fn change_then<T, F>(
+        &self,
+        now: DateTime<Utc>,
+        work: F,
+        after: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, Error>
+    where
+        F: for<'c> AsyncFnOnce(&'c mut Conn) -> Result<(T, Vec<Revocation>), Error>
+            + for<'c> Work<'c, Result<(T, Vec<Revocation>), Error>>
+            + Send
+            + 'static,
+        T: Send + 'static,
+    {
         let expire_time = Self::revocation_expire_time(now);
         let (verifier, feed, uptime) = (self.verifier.clone(), self.feed.clone(), self.clock.uptime());
         let changed = self.store.tx_then(
@@ -268,7 +300,8 @@ impl App {
                 trust_log::append(conn, &entries, now, expire_time).await?;
                 Ok::<_, Error>((value, revocations))
             },
-            move |(_, revocations)| {
+            move |(value, revocations)| {
+                after(value);
                 for revocation in revocations {
                     verifier.trust().admit(revocation, expire_time, uptime);
                 }
@@ -292,6 +325,7 @@ impl App {
             self.metrics.observe_pool(pool);
         }
         self.metrics.observe_cache("session_makers", self.makers.len());
+        self.metrics.observe_cache("service_accounts", self.services.len());
         self.metrics.observe_cache("sessions_seen", self.last_seen.len());
         self.metrics.observe_cache("endorsed_keys", self.verifier.remembered_keys());
         self.metrics.observe_cache("checked_tokens", self.verifier.remembered_tokens());

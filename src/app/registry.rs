@@ -35,6 +35,8 @@ pub(super) struct Registry {
     damaged_tenants: HashSet<Uuid>,
     /// By name, those whose tokens are made in a way of their own.
     audiences: HashMap<String, AudienceKeys>,
+    /// By audience, the scopes of those that have said which they have.
+    scopes: HashMap<String, HashSet<String>>,
     /// An audience, or a key of one, can't be used.
     pub(super) is_damaged: bool,
     /// By the claim `iss`.
@@ -82,6 +84,12 @@ impl Registry {
         }
     }
 
+    /// Whether there are these scopes at each of the audiences, as far as it has said.
+    pub(super) fn have_scopes(&self, audiences: &[String], scopes: &[&str]) -> bool {
+        let mut said = audiences.iter().filter_map(|name| self.scopes.get(name));
+        said.all(|its| scopes.iter().all(|scope| its.contains(*scope)))
+    }
+
     /// The trusted issuer whose tokens carry this `iss`.
     pub(super) fn trusted_issuer(&self, issuer: &str) -> Option<Arc<Trusted>> {
         self.trusted_issuers.get(issuer).cloned()
@@ -126,10 +134,13 @@ impl App {
             let audiences = audiences::list_own_ways(conn).await?;
             let all = Slice { before: None, limit: trusted_issuer::MOST };
             let issuers = trusted_issuers::list(conn, all).await?;
+            let scopes = audiences::list_scopes(conn).await?;
             // Asked last: an audience that is read has its secrets.
-            Ok((head.registry, tenants, issuers, audiences, audience_secrets::list(conn).await?))
+            Ok((head.registry, tenants, issuers, scopes, audiences, audience_secrets::list(conn).await?))
         });
-        let (version, tenants, trusted_issuers, audiences, secrets) = read.await?;
+        let (version, tenants, trusted_issuers, scopes, audiences, secrets) = read.await?;
+        let words = |text: String| text.split_ascii_whitespace().map(str::to_owned).collect();
+        let scopes = scopes.into_iter().map(|(name, text)| (name, words(text))).collect();
         let (tenants, damaged_tenants) = sort_out(tenants);
         let trusted_issuers = self.open_trusted_issuers(trusted_issuers);
         let mut secrets_of: HashMap<Uuid, Vec<SealedSecret>> = HashMap::new();
@@ -144,8 +155,15 @@ impl App {
         };
         let audiences: HashMap<_, _> = audiences.into_iter().map(open).collect();
         let is_damaged = audiences.values().any(AudienceKeys::is_damaged);
-        *self.registered.now.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Registry { version, tenants, damaged_tenants, audiences, trusted_issuers, is_damaged });
+        *self.registered.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Registry {
+            version,
+            tenants,
+            damaged_tenants,
+            audiences,
+            scopes,
+            is_damaged,
+            trusted_issuers,
+        });
         Ok(())
     }
 

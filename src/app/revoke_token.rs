@@ -70,7 +70,7 @@ async fn revoke_access_token(app: &App, caller: &Caller, token: &str, origin: &O
             };
         }
     };
-    let tenant_id = claims.user.as_ref().map(|user| user.tenant_id);
+    let tenant_id = claims.standing().map(|(_, tenant_id)| tenant_id);
     if claims.sub != caller.user_id && !tenant_id.is_some_and(|tenant_id| caller.administers(tenant_id)) {
         return Err(Error::InsufficientScope);
     }

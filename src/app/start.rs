@@ -93,6 +93,7 @@ impl App {
             policy,
             sealer: Arc::new(sealer),
             makers: SessionMakers::new(refresh_secret),
+            services: Arc::default(),
             last_seen: LastSeen::default(),
             verifier: Arc::new(remembering()),
             keys: Keys::new(patience),

@@ -5,7 +5,10 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::{App, Error, session_makers::SessionMaker};
-use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims, Profile, UserClaims};
+use crate::domain::{
+    claims::{ACCESS_TOKEN_TYPE, Claims, Profile, ServiceClaims, UserClaims},
+    service_account::ServiceAccount,
+};
 
 /// The claim `client_id` of tokens that Tessera's own API hands to people (RFC 9068 section 2.2).
 const OWN_CLIENT: &str = "tessera";
@@ -25,6 +28,17 @@ pub struct IssuedTokens {
     pub scope: String,
     /// The session of both.
     pub session_id: Uuid,
+}
+
+/// What a service is given.
+#[derive(Debug)]
+pub struct ServiceToken {
+    /// The JWT.
+    pub access_token: SecretString,
+    /// When it ends.
+    pub expire_time: DateTime<Utc>,
+    /// Its scopes.
+    pub scope: String,
 }
 
 /// Where the session's chain stands.
@@ -67,8 +81,10 @@ impl App {
                 email: profile.email,
                 preferred_username: profile.preferred_username,
             }),
+            service: None,
+            act: None,
         };
-        let access_token = self.make_access_token(maker, &claims, now)?;
+        let access_token = self.make_access_token(&claims, now, || self.sign(maker, &claims, now))?;
         let refresh_token = maker.tag.token(maker.session_id, position.generation)?.to_text();
         Ok(IssuedTokens {
             access_token: access_token.into(),
@@ -80,20 +96,60 @@ impl App {
         })
     }
 
-    /// Signs, and encrypts where the token's one audience has a key for that.
+    /// Makes a token for an account. It may ask for what it asks for.
+    pub(super) fn issue_to_service(
+        &self,
+        account: &ServiceAccount,
+        audience: Vec<String>,
+        scope: String,
+        now: DateTime<Utc>,
+    ) -> Result<ServiceToken, Error> {
+        let ttl = account.token_ttl.unwrap_or(self.settings.service_ttl);
+        let expire_time = (now + ttl).trunc_subsecs(0);
+        let claims = Claims {
+            iss: self.settings.issuer.clone(),
+            sub: account.id,
+            aud: audience,
+            exp: expire_time.timestamp(),
+            iat: now.timestamp(),
+            nbf: now.timestamp(),
+            jti: self.rng.random_id()?.to_string(),
+            client_id: account.id.to_string(),
+            scope,
+            user: None,
+            service: Some(ServiceClaims { ver: account.token_version, tenant_id: account.tenant_id }),
+            act: None,
+        };
+        self.sign_for_service(account, claims, now)
+    }
+
+    /// Signs what was granted to an account.
+    pub(super) fn sign_for_service(
+        &self,
+        account: &ServiceAccount,
+        claims: Claims,
+        now: DateTime<Utc>,
+    ) -> Result<ServiceToken, Error> {
+        let sign = || self.sign_as_issuer(account.tenant_id, &claims, now);
+        let access_token = self.make_access_token(&claims, now, sign)?;
+        let expire_time = DateTime::from_timestamp(claims.exp, 0).unwrap_or(now);
+        Ok(ServiceToken { access_token: access_token.into(), expire_time, scope: claims.scope })
+    }
+
+    /// Signs, in its own way where the token's one audience has one, and encrypts where that has a key for it.
     fn make_access_token(
         &self,
-        maker: &SessionMaker,
         claims: &Claims,
         now: DateTime<Utc>,
+        sign: impl FnOnce() -> Result<String, Error>,
     ) -> Result<String, Error> {
         let registry = self.registry();
         let Some(keys) = registry.only_audience(&claims.aud) else {
-            return self.sign(maker, claims, now);
+            return sign();
         };
         let signed = match keys.signer(now)? {
             Some(secret) => secret.sign_jwt(ACCESS_TOKEN_TYPE, claims)?,
-            None => self.sign(maker, claims, now)?,
+            None => sign()?,
         };
         Ok(match keys.encryption()? {
             Some(key) => key.encrypt(&signed)?,
@@ -105,12 +161,15 @@ impl App {
     fn sign(&self, maker: &SessionMaker, claims: &Claims, now: DateTime<Utc>) -> Result<String, Error> {
         let signing = &self.settings.signing;
         let Some(key) = maker.key.as_ref().filter(|_| !signing.by_issuer_key) else {
-            let signer = self.signer(maker.tenant_id, now)?;
-            return Ok(signer.sign_jwt(ACCESS_TOKEN_TYPE, None, claims)?);
+            return self.sign_as_issuer(maker.tenant_id, claims, now);
         };
         if !signing.endorse_in_header {
             return Ok(key.sign_jwt(ACCESS_TOKEN_TYPE, None, claims)?);
         }
         Ok(key.sign_under(&self.endorsement(maker, key, now)?.header, claims)?)
+    }
+
+    fn sign_as_issuer(&self, tenant_id: Uuid, claims: &Claims, now: DateTime<Utc>) -> Result<String, Error> {
+        Ok(self.signer(tenant_id, now)?.sign_jwt(ACCESS_TOKEN_TYPE, None, claims)?)
     }
 }

@@ -26,7 +26,7 @@ impl App {
     pub(super) async fn catch_up(&self) -> Result<(), Error> {
         let asked = Instant::now();
         let seen = self.feed.place();
-        let at = seen.revision;
+        let (at, services) = (seen.revision, self.services.count());
         let read = self.store.read(async move |conn| {
             // Asked first: every entry up to the head is there, since revisions follow the order of commits.
             Ok((trust_log::head(conn).await?, trust_log::at(conn, at).await?))
@@ -35,6 +35,7 @@ impl App {
         if went_back(&seen, head.revision, at_seen.as_ref()) {
             tracing::error!(head = head.revision, seen = at, "the trust log went back; it is read anew");
             self.verifier.trust().rewind();
+            self.services.clear();
             self.reload_keys().await?;
             self.feed.begin_anew(Place::default());
         }
@@ -42,6 +43,7 @@ impl App {
             self.read_on(head.revision).await?;
         }
         self.feed.confirm(asked);
+        self.services.follow(services, head.services);
         // Last: whatever is wrong with what is registered, revocations are heard.
         self.follow_registry(head.registry).await?;
         self.keys.confirm(asked);

@@ -79,7 +79,7 @@ impl App {
     }
 
     fn issuer_info(&self, issuer: TrustedIssuer) -> IssuerInfo {
-        let fetch = self.trusted(&issuer).map(|trusted| trusted.fetch_state()).unwrap_or_default();
+        let fetch = self.trusted(&issuer).map(|trusted| trusted.keys.fetch_state()).unwrap_or_default();
         IssuerInfo { issuer, fetch }
     }
 
@@ -87,7 +87,7 @@ impl App {
     async fn take_up(self: &Arc<Self>, issuer: TrustedIssuer) -> Result<IssuerInfo, Error> {
         self.reload_registry().await?;
         if let Some(trusted) = self.trusted(&issuer) {
-            self.fetch_first(&trusted).await?;
+            self.fetch_first(&trusted.keys).await?;
         }
         Ok(self.issuer_info(issuer))
     }

@@ -1,11 +1,12 @@
 //! Says whether an access token is good, for those who don't check it themselves.
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{App, Error};
 use crate::{
     domain::{claims::Claims, session::State},
-    models::{sessions, tenants, trust_log, users},
+    models::{Conn, StoreError, service_accounts, sessions, tenants, trust_log, users},
 };
 
 /// What is asked about a token.
@@ -57,24 +58,48 @@ async fn answer(app: &App, token: &str, asked: VerifyToken) -> Result<Answer, Er
     Ok(Answer::Active(Box::new(claims)))
 }
 
-/// Whether the database says that the token's session and version still stand.
+/// Whether the database says that the token, whom it is about and that one's tenant still stand.
 async fn is_alive(app: &App, claims: &Claims) -> Result<bool, Error> {
-    let Some(of) = &claims.user else { return Ok(true) };
-    let (session_id, user_id) = (of.sid, claims.sub);
-    let (tenant_id, jti) = (of.tenant_id, Uuid::try_parse(&claims.jti).unwrap_or_default());
-    let found = app.store.read(async move |conn| {
-        if trust_log::has_token(conn, jti, &[user_id, tenant_id, Uuid::nil()]).await? {
-            return Ok(None);
+    let Some((version, tenant_id)) = claims.standing() else { return Ok(true) };
+    let (subject, session_id) = (claims.sub, claims.user.as_ref().map(|user| user.sid));
+    let jti = Uuid::try_parse(&claims.jti).unwrap_or_default();
+    let actors: Vec<_> = claims.actors().map(|actor| (actor.sub, actor.ver)).collect();
+    let now = app.now();
+    let alive = app.store.read(async move |conn| {
+        if trust_log::has_token(conn, jti, &[subject, tenant_id, Uuid::nil()]).await? {
+            return Ok(false);
         }
         let tenant = tenants::look_up(conn, tenant_id).await?.map(tenants::Found::readable);
-        let tenant = tenant.filter(|tenant| !tenant.is_suspended());
-        let session = sessions::find(conn, session_id).await?;
-        let user = users::find(conn, user_id).await?;
-        Ok(tenant.and(session).zip(user))
+        if tenant.is_none_or(|tenant| tenant.is_suspended()) {
+            return Ok(false);
+        }
+        for (actor, version) in &actors {
+            if !is_service_alive(conn, *actor, *version).await? {
+                return Ok(false);
+            }
+        }
+        match session_id {
+            Some(session_id) => is_user_alive(conn, subject, session_id, version, now).await,
+            None => is_service_alive(conn, subject, version).await,
+        }
     });
-    let Some((session, user)) = found.await? else {
-        return Ok(false);
-    };
-    let is_live = session.state(app.now()) == State::Active;
-    Ok(is_live && user.disable_time.is_none() && of.ver >= user.token_version)
+    Ok(alive.await?)
+}
+
+async fn is_user_alive(
+    conn: &mut Conn,
+    user_id: Uuid,
+    session_id: Uuid,
+    version: i64,
+    now: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let session = sessions::find(conn, session_id).await?;
+    let is_live = session.is_some_and(|session| session.state(now) == State::Active);
+    let user = users::find(conn, user_id).await?;
+    Ok(is_live && user.is_some_and(|user| user.disable_time.is_none() && version >= user.token_version))
+}
+
+async fn is_service_alive(conn: &mut Conn, id: Uuid, version: i64) -> Result<bool, StoreError> {
+    let account = service_accounts::find(conn, id).await?.and_then(|found| found.account.ok());
+    Ok(account.is_some_and(|it| it.disable_time.is_none() && version >= it.token_version))
 }

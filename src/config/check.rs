@@ -149,6 +149,7 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
         issuer: tokens.issuer.clone(),
         default_audience,
         access_ttl: check.duration("tokens.access_ttl", tokens.access_ttl, SECOND, HOUR)?,
+        service_ttl: check.duration("tokens.service_ttl", tokens.service_ttl, SECOND, HOUR)?,
         leeway: check.duration("tokens.leeway", tokens.leeway, Duration::ZERO, MOST_LEEWAY)?,
         sessions: session_rules(check, config)?,
         prefixes: prefixes(check, config)?,

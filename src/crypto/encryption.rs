@@ -198,6 +198,8 @@ mod tests {
             client_id: "shop".to_owned(),
             scope: String::new(),
             user: None,
+            service: None,
+            act: None,
         };
         let expected = Expected {
             issuer: claims.iss.clone(),

@@ -5,6 +5,7 @@
 //! Must not enter: the database, tonic, configuration files.
 
 mod argon;
+pub mod client_secret;
 pub mod digest;
 pub mod encryption;
 pub mod mac;

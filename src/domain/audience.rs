@@ -23,6 +23,8 @@ pub struct Audience {
     pub signing: Signing,
     /// The public key that tokens for it alone are encrypted to, a JWK.
     pub encryption_jwk: Option<String>,
+    /// The scopes that it has; none where it has not said.
+    pub scopes: Vec<String>,
     /// When it was registered.
     pub create_time: DateTime<Utc>,
     /// When it was changed.

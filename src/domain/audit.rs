@@ -81,6 +81,24 @@ pub enum Action {
     UpdateTrustedIssuer,
     /// An admin removed such an issuer.
     DeleteTrustedIssuer,
+    /// An admin made a service account.
+    CreateServiceAccount,
+    /// An admin changed a service account.
+    UpdateServiceAccount,
+    /// An admin barred a service account.
+    DisableServiceAccount,
+    /// An admin let a disabled service account get tokens again.
+    EnableServiceAccount,
+    /// An admin removed a service account.
+    DeleteServiceAccount,
+    /// An admin gave a service account another credential.
+    CreateCredential,
+    /// An admin ended a credential of a service account.
+    RevokeCredential,
+    /// A service account asked for a token and was refused. That it got one is in the log alone.
+    IssueServiceToken,
+    /// A service asked to exchange a token and was refused. That it got one is in the log alone.
+    ExchangeToken,
 }
 
 impl Action {
@@ -118,6 +136,15 @@ impl Action {
             Self::CreateTrustedIssuer => "create_trusted_issuer",
             Self::UpdateTrustedIssuer => "update_trusted_issuer",
             Self::DeleteTrustedIssuer => "delete_trusted_issuer",
+            Self::CreateServiceAccount => "create_service_account",
+            Self::UpdateServiceAccount => "update_service_account",
+            Self::DisableServiceAccount => "disable_service_account",
+            Self::EnableServiceAccount => "enable_service_account",
+            Self::DeleteServiceAccount => "delete_service_account",
+            Self::CreateCredential => "create_credential",
+            Self::RevokeCredential => "revoke_credential",
+            Self::IssueServiceToken => "issue_service_token",
+            Self::ExchangeToken => "exchange_token",
         }
     }
 }
@@ -152,6 +179,10 @@ pub enum Target {
     Audience(Uuid, String),
     /// Another issuer whose tokens are believed, with its URL.
     TrustedIssuer(Uuid, String),
+    /// A service account and its name, which outlives it in the trail.
+    ServiceAccount(Uuid, String),
+    /// A credential and the name of its service account.
+    Credential(Uuid, String),
 }
 
 impl Target {
@@ -166,6 +197,8 @@ impl Target {
             Self::Key(_) => "key",
             Self::Audience(..) => "audience",
             Self::TrustedIssuer(..) => "trusted_issuer",
+            Self::ServiceAccount(..) => "service_account",
+            Self::Credential(..) => "credential",
         }
     }
 
@@ -179,7 +212,9 @@ impl Target {
             | Self::Tenant(id)
             | Self::Token(id)
             | Self::Audience(id, _)
-            | Self::TrustedIssuer(id, _) => Some(*id),
+            | Self::TrustedIssuer(id, _)
+            | Self::ServiceAccount(id, _)
+            | Self::Credential(id, _) => Some(*id),
         }
     }
 
@@ -190,7 +225,9 @@ impl Target {
             Self::Key(name)
             | Self::SessionAt(_, name)
             | Self::Audience(_, name)
-            | Self::TrustedIssuer(_, name) => Some(name),
+            | Self::TrustedIssuer(_, name)
+            | Self::ServiceAccount(_, name)
+            | Self::Credential(_, name) => Some(name),
             _ => None,
         }
     }

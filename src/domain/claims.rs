@@ -52,6 +52,40 @@ pub struct Claims {
     /// What only a user's token says.
     #[serde(flatten)]
     pub user: Option<UserClaims>,
+    /// What only a service's own token says.
+    #[serde(flatten)]
+    pub service: Option<ServiceClaims>,
+    /// Who acts for the subject (RFC 8693 section 4.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Actor>>,
+}
+
+/// A service that acts for the subject of a token, and whom it acts on behalf of in turn: the newest is outermost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The service account.
+    pub sub: Uuid,
+    /// Its token version: a token ends with each of those that act in it.
+    pub ver: i64,
+    /// Who acted before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Actor>>,
+}
+
+impl Actor {
+    /// It and those before it, the newest first.
+    pub fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |actor| actor.act.as_deref())
+    }
+}
+
+/// The claims that belong to a service account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServiceClaims {
+    /// The account's token version.
+    pub ver: i64,
+    /// Tenant.
+    pub tenant_id: Uuid,
 }
 
 /// The claims that belong to a user's session.
@@ -109,9 +143,17 @@ struct FlatClaims {
     roles: Vec<String>,
     email: Option<String>,
     preferred_username: Option<String>,
+    act: Option<Box<Actor>>,
 }
 
 impl FlatClaims {
+    fn service(&self) -> Option<ServiceClaims> {
+        match (self.sid, self.ver, self.tenant_id) {
+            (None, Some(ver), Some(tenant_id)) => Some(ServiceClaims { ver, tenant_id }),
+            _ => None,
+        }
+    }
+
     fn take_user(&mut self) -> Result<Option<UserClaims>, &'static str> {
         let Some(sid) = self.sid else { return Ok(None) };
         Ok(Some(UserClaims {
@@ -133,9 +175,9 @@ impl TryFrom<FlatClaims> for Claims {
     type Error = &'static str;
 
     fn try_from(mut flat: FlatClaims) -> Result<Self, &'static str> {
-        let user = flat.take_user()?;
-        let FlatClaims { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, .. } = flat;
-        Ok(Self { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, user })
+        let (user, service) = (flat.take_user()?, flat.service());
+        let FlatClaims { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, act, .. } = flat;
+        Ok(Self { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, user, service, act })
     }
 }
 
@@ -153,6 +195,17 @@ impl Claims {
     /// Is meant for this audience.
     pub fn is_for(&self, audience: &str) -> bool {
         self.aud.iter().any(|have| have == audience)
+    }
+
+    /// The token version of whom it is about, and the tenant; no token is without, but those of older releases.
+    pub fn standing(&self) -> Option<(i64, Uuid)> {
+        let of_user = self.user.as_ref().map(|user| (user.ver, user.tenant_id));
+        of_user.or_else(|| self.service.as_ref().map(|service| (service.ver, service.tenant_id)))
+    }
+
+    /// The services that act for the subject, the newest first.
+    pub fn actors(&self) -> impl Iterator<Item = &Actor> {
+        self.act.iter().flat_map(|act| act.chain())
     }
 
     /// When the token ends.

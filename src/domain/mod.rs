@@ -26,6 +26,8 @@ pub mod refresh_token;
 #[cfg(feature = "server")]
 pub mod room;
 #[cfg(feature = "server")]
+pub mod service_account;
+#[cfg(feature = "server")]
 pub mod session;
 #[cfg(feature = "server")]
 pub mod session_rules;

@@ -47,21 +47,35 @@ pub fn email(field: &'static str, text: &str) -> Result<Option<String>, InvalidF
     }
 }
 
-/// Scopes as RFC 6749 section 3.3 writes them, without repetition, joined by spaces.
+/// Scopes that stand in a token, without repetition, joined by spaces.
 pub fn scope(field: &'static str, scopes: &[String]) -> Result<String, InvalidField> {
-    let is_scope_char =
-        |byte: u8| byte == 0x21 || (0x23..=0x5b).contains(&byte) || (0x5d..=0x7e).contains(&byte);
-    let scopes = distinct(field, scopes, 64, 128, |scope| scope.bytes().all(is_scope_char))?;
+    let scopes = self::scopes(field, scopes)?;
     not_too_long(field, &scopes)?;
     Ok(scopes.join(" "))
 }
 
-/// Audiences without repetition: each a visible ASCII string.
+/// Scopes as RFC 6749 section 3.3 writes them, without repetition.
+pub fn scopes(field: &'static str, scopes: &[String]) -> Result<Vec<String>, InvalidField> {
+    let is_scope_char =
+        |byte: u8| byte == 0x21 || (0x23..=0x5b).contains(&byte) || (0x5d..=0x7e).contains(&byte);
+    distinct(field, scopes, 64, 128, |scope| scope.bytes().all(is_scope_char))
+}
+
+/// Audiences that stand in a token, without repetition.
 pub fn audience(field: &'static str, audiences: &[String]) -> Result<Vec<String>, InvalidField> {
-    let audiences =
-        distinct(field, audiences, 16, 256, |audience| audience.bytes().all(|byte| byte.is_ascii_graphic()))?;
+    let audiences = visible(field, audiences, 16)?;
     not_too_long(field, &audiences)?;
     Ok(audiences)
+}
+
+/// Audiences that may be asked for, without repetition.
+pub fn audiences(field: &'static str, audiences: &[String]) -> Result<Vec<String>, InvalidField> {
+    visible(field, audiences, 64)
+}
+
+/// Each a visible ASCII string.
+fn visible(field: &'static str, items: &[String], most: usize) -> Result<Vec<String>, InvalidField> {
+    distinct(field, items, most, 256, |item| item.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
 /// Role names without repetition.

@@ -167,13 +167,13 @@ impl ClaimMapping {
     }
 }
 
-/// A claim of this very name, which may have dots, or else the one that the path leads to.
-fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
-    if let Some(value) = claims.get(name) {
-        return Some(value);
-    }
-    let (first, rest) = name.split_once('.')?;
-    rest.split('.').try_fold(claims.get(first)?, |value, step| value.as_object()?.get(step))
+/// A claim of this very name, which may have dots, or else the one that the path leads to; so may each name on the way.
+pub(super) fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
+    let below = || {
+        name.match_indices('.')
+            .find_map(|(dot, _)| find(claims.get(&name[..dot])?.as_object()?, &name[dot + 1..]))
+    };
+    claims.get(name).or_else(below)
 }
 
 /// A list of texts as one. An item with a space in it would become two, so it is left out.

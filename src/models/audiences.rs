@@ -37,6 +37,7 @@ struct Row {
     display_name: String,
     signing: String,
     encryption_jwk: Option<String>,
+    scopes: String,
     create_time: TimeCol,
     update_time: TimeCol,
 }
@@ -49,6 +50,7 @@ impl From<&Audience> for Row {
             display_name: audience.display_name.clone(),
             signing: audience.signing.as_str().to_owned(),
             encryption_jwk: audience.encryption_jwk.clone(),
+            scopes: audience.scopes.join(" "),
             create_time: TimeCol(audience.create_time),
             update_time: TimeCol(audience.update_time),
         }
@@ -67,6 +69,7 @@ impl TryFrom<Row> for Audience {
             display_name: row.display_name,
             signing: signing.ok_or(Inconsistent { table: "audiences", column: "signing" })?,
             encryption_jwk: row.encryption_jwk,
+            scopes: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
             create_time: row.create_time.0,
             update_time: row.update_time.0,
         })
@@ -132,12 +135,24 @@ pub async fn list_own_ways(conn: &mut Conn) -> Stored<Vec<Found>> {
     Ok(rows.into_iter().map(Found::from).collect())
 }
 
+/// The names of those that have said which scopes they have, and these scopes, separated by spaces.
+pub async fn list_scopes(conn: &mut Conn) -> Stored<Vec<(String, String)>> {
+    Ok(on!(conn, c => {
+        audiences::table
+            .filter(audiences::scopes.ne(""))
+            .select((audiences::name, audiences::scopes))
+            .load(c)
+            .await
+    })?)
+}
+
 /// Writes what can be changed of an audience; says whether it is there.
 pub async fn update(conn: &mut Conn, audience: &Audience) -> Stored<bool> {
     let changed = on!(conn, c => {
         let update = diesel::update(audiences::table.find(IdCol(audience.id))).set((
             audiences::display_name.eq(&audience.display_name),
             audiences::encryption_jwk.eq(&audience.encryption_jwk),
+            audiences::scopes.eq(audience.scopes.join(" ")),
             audiences::update_time.eq(TimeCol(audience.update_time)),
         ));
         Cached(update).execute(c).await

@@ -20,6 +20,8 @@ pub mod issuer_keys;
 pub mod old_sessions;
 pub mod sealed;
 pub mod server_secrets;
+pub mod service_accounts;
+pub mod service_credentials;
 pub mod session_keys;
 pub mod sessions;
 pub mod spare_keys;
@@ -27,6 +29,7 @@ pub mod steps;
 pub mod tenants;
 pub mod trust_log;
 pub mod trusted_issuers;
+pub mod used_assertions;
 pub mod user_sessions;
 pub mod users;
 

@@ -129,6 +129,7 @@ diesel::table! {
         id -> Integer,
         revision -> BigInt,
         registry -> BigInt,
+        services -> BigInt,
     }
 }
 
@@ -188,6 +189,7 @@ diesel::table! {
         display_name -> Text,
         signing -> Text,
         encryption_jwk -> Nullable<Text>,
+        scopes -> Text,
         create_time -> DbTime,
         update_time -> DbTime,
     }
@@ -221,6 +223,51 @@ diesel::table! {
         claim_mapping -> Text,
         create_time -> DbTime,
         update_time -> DbTime,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Nullable, Text};
+    use crate::models::columns::{DbTime, DbUuid};
+
+    service_accounts (id) {
+        id -> DbUuid,
+        tenant_id -> DbUuid,
+        name -> Text,
+        display_name -> Text,
+        allowed_audiences -> Text,
+        allowed_scopes -> Text,
+        allowed_grants -> Text,
+        token_ttl -> Nullable<BigInt>,
+        token_version -> BigInt,
+        disable_time -> Nullable<DbTime>,
+        create_time -> DbTime,
+        update_time -> DbTime,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Binary, Nullable, Text};
+    use crate::models::columns::{DbTime, DbUuid};
+
+    service_credentials (id) {
+        id -> DbUuid,
+        service_account_id -> DbUuid,
+        kind -> Text,
+        digest -> Nullable<Binary>,
+        detail -> Text,
+        create_time -> DbTime,
+        expire_time -> Nullable<DbTime>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::Binary;
+    use crate::models::columns::DbTime;
+
+    used_assertions (digest) {
+        digest -> Binary,
+        expire_time -> DbTime,
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Head {
     pub revision: i64,
     /// Greater with each change of what admins register.
     pub registry: i64,
+    /// Greater with each change of a service account or a credential.
+    pub services: i64,
 }
 
 /// An entry of the log.
@@ -126,6 +128,17 @@ pub async fn raise_registry(conn: &mut Conn) -> Stored<()> {
     Ok(())
 }
 
+/// Says that a service account or a credential has changed; gives the new count.
+pub async fn raise_services(conn: &mut Conn) -> Stored<i64> {
+    Ok(on!(conn, c => {
+        diesel::update(trust_head::table)
+            .set(trust_head::services.eq(trust_head::services + 1))
+            .returning(trust_head::services)
+            .get_result(c)
+            .await
+    })?)
+}
+
 /// Appends entries. Holds the head of the log until the transaction ends: nothing slow may follow.
 pub async fn append(
     conn: &mut Conn,
@@ -161,10 +174,13 @@ pub async fn append(
 
 /// How far it has come.
 pub async fn head(conn: &mut Conn) -> Stored<Head> {
-    let (revision, registry): (i64, i64) = on!(conn, c => {
-        trust_head::table.select((trust_head::revision, trust_head::registry)).first(c).await
+    let (revision, registry, services): (i64, i64, i64) = on!(conn, c => {
+        trust_head::table
+            .select((trust_head::revision, trust_head::registry, trust_head::services))
+            .first(c)
+            .await
     })?;
-    Ok(Head { revision, registry })
+    Ok(Head { revision, registry, services })
 }
 
 /// The entry at this revision, if it is there still.

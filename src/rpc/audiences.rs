@@ -33,6 +33,7 @@ impl Audiences for Service {
             display_name: text::shown("display_name", &message.display_name, 128)?,
             signing,
             encryption_jwk: Some(message.encryption_jwk).filter(|jwk| !jwk.is_empty()).map(Into::into),
+            scopes: text::scopes("scopes", &message.scopes)?,
         };
         let (info, secret) = audiences::create(&self.0, &caller, new, &origin).await?;
         Ok(Response::new(proto::CreateAudienceResponse {
@@ -76,6 +77,7 @@ impl Audiences for Service {
             encryption_jwk: message
                 .encryption_jwk
                 .map(|jwk| Some(jwk).filter(|jwk| !jwk.is_empty()).map(Into::into)),
+            scopes: message.scopes.map(|set| text::scopes("scopes.words", &set.words)).transpose()?,
             rotation,
         };
         let (info, secret) = audiences::update(&self.0, &caller, id, changes, &origin).await?;

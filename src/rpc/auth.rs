@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 use super::{convert, parse};
 use crate::{
     app::{
         App, Error, SignedIn,
         change_password::{self, ChangePassword},
+        exchange_token::{self, ExchangeToken},
+        issue_service_token::{self, IssueServiceToken, Presented},
         login::{self, Login},
         logout, refresh,
         revoke_token::{self, Which},
@@ -18,7 +21,15 @@ use crate::{
     },
     domain::{InvalidField, refresh_token::RefreshToken, tenant, text, user},
     proto::{self, auth_server::Auth},
+    verifier::{ClientAssertion, Refusal},
 };
+
+/// RFC 7523 section 2.2.
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// RFC 8693 section 3.
+const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
+const JWT_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 pub(super) struct Service(pub(super) Arc<App>);
 
@@ -147,5 +158,70 @@ impl Auth for Service {
         };
         revoke_token::revoke_token(&self.0, &caller, which, &origin).await?;
         Ok(Response::new(proto::RevokeTokenResponse {}))
+    }
+
+    async fn issue_service_token(
+        &self,
+        request: Request<proto::IssueServiceTokenRequest>,
+    ) -> Result<Response<proto::IssueServiceTokenResponse>, Status> {
+        let (origin, message) = parse::open(request);
+        let audience = text::audience("audience", &message.audience)?;
+        let scope = text::scope("scope", &message.scope)?;
+        let (client_id, proof) = presented(message)?;
+        let asked = IssueServiceToken { client_id, proof, audience, scope };
+        let token = issue_service_token::issue_service_token(&self.0, asked, &origin).await?;
+        Ok(Response::new(proto::IssueServiceTokenResponse { tokens: Some(convert::service_token(token)) }))
+    }
+
+    async fn exchange_token(
+        &self,
+        request: Request<proto::ExchangeTokenRequest>,
+    ) -> Result<Response<proto::ExchangeTokenResponse>, Status> {
+        let (caller, origin, message) = parse::open_service(request)?;
+        if ![TOKEN_TYPE, JWT_TYPE].contains(&message.subject_token_type.as_str()) {
+            let problem = format!("is neither `{TOKEN_TYPE}` nor `{JWT_TYPE}`");
+            return Err(InvalidField::new("subject_token_type", problem).into());
+        }
+        let asked = ExchangeToken {
+            audience: text::audience("audience", &message.audience)?,
+            scope: text::scopes("scope", &message.scope)?,
+            actor_token: Some(message.actor_token).filter(|token| !token.is_empty()),
+            subject_token: message.subject_token,
+        };
+        let token = exchange_token::exchange_token(&self.0, &caller, asked, &origin).await?;
+        Ok(Response::new(proto::ExchangeTokenResponse {
+            tokens: Some(convert::service_token(token)),
+            issued_token_type: TOKEN_TYPE.to_owned(),
+        }))
+    }
+}
+
+/// Who says to ask, and what it proves that with. Whatever names no account is as good as a wrong credential.
+fn presented(message: proto::IssueServiceTokenRequest) -> Result<(Uuid, Presented), Error> {
+    let proto::IssueServiceTokenRequest {
+        client_id,
+        client_secret,
+        client_assertion_type,
+        client_assertion,
+        ..
+    } = message;
+    let id_of = |client_id: &str| Uuid::try_parse(client_id).unwrap_or_default();
+    match (client_secret.is_empty(), client_assertion.is_empty()) {
+        (false, true) => Ok((id_of(&client_id), Presented::ClientSecret(client_secret.into()))),
+        (true, false) => {
+            if client_assertion_type != ASSERTION_TYPE {
+                let problem = format!("is not `{ASSERTION_TYPE}`");
+                return Err(InvalidField::new("client_assertion_type", problem).into());
+            }
+            let client_id = match client_id.is_empty() {
+                true => match ClientAssertion::claimed_by(&client_assertion) {
+                    Err(Refusal::Malformed) => return Err(Error::TokenMalformed),
+                    claimed => id_of(&claimed.unwrap_or_default()),
+                },
+                false => id_of(&client_id),
+            };
+            Ok((client_id, Presented::Assertion(client_assertion.into())))
+        }
+        _ => Err(InvalidField::new("client_secret", "or `client_assertion` is to be given, not both").into()),
     }
 }

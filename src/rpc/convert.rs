@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use super::tenant_sessions;
 use crate::{
     app::{
-        IssuedTokens,
+        IssuedTokens, ServiceToken,
         audiences::{AudienceInfo, NewSecret, SecretInfo},
         issuer_keys::KeyInfo,
     },
@@ -16,7 +16,7 @@ use crate::{
         self,
         algorithm::Algorithm,
         audience::Signing,
-        claims::Claims,
+        claims::{Actor, Claims},
         device::Device,
         issuer_key::Life,
         session::{Session, State},
@@ -44,6 +44,17 @@ pub(super) fn tokens(tokens: &IssuedTokens) -> proto::Tokens {
         token_type: "Bearer".to_owned(),
         scope: tokens.scope.clone(),
         session_id: tokens.session_id.to_string(),
+    }
+}
+
+/// A token without a session has no refresh token.
+pub(super) fn service_token(token: ServiceToken) -> proto::Tokens {
+    proto::Tokens {
+        access_token: token.access_token.expose_secret().to_owned(),
+        access_expire_time: timestamp(token.expire_time),
+        token_type: "Bearer".to_owned(),
+        scope: token.scope,
+        ..proto::Tokens::default()
     }
 }
 
@@ -127,7 +138,17 @@ pub(super) fn claims(claims: Claims) -> proto::Claims {
         told.email = user.email.unwrap_or_default();
         told.preferred_username = user.preferred_username.unwrap_or_default();
     }
+    told.act = claims.act.map(|act| actor(*act));
+    if let Some(service) = claims.service {
+        told.ver = service.ver;
+        told.tenant_id = service.tenant_id.to_string();
+    }
     told
+}
+
+fn actor(actor: Actor) -> proto::Actor {
+    let act = actor.act.map(|act| Box::new(self::actor(*act)));
+    proto::Actor { sub: actor.sub.to_string(), ver: actor.ver, act }
 }
 
 pub(super) fn jwk(jwk: &Jwk) -> proto::JsonWebKey {
@@ -206,6 +227,7 @@ pub(super) fn audience(info: AudienceInfo) -> proto::Audience {
         signing: signing.into(),
         secrets: secrets.into_iter().map(secret).collect(),
         encryption_jwk: audience.encryption_jwk.unwrap_or_default(),
+        scopes: audience.scopes,
         create_time: timestamp(audience.create_time),
         update_time: timestamp(audience.update_time),
     }

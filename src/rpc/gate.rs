@@ -23,7 +23,7 @@ use super::{
     status,
 };
 use crate::{
-    app::{App, CallLabels, Caller, Error, MethodLabel},
+    app::{App, CallLabels, Caller, Error, MethodLabel, ServiceCaller},
     domain::{audit::Origin, proxy},
     verifier::not_begun,
 };
@@ -70,13 +70,16 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
     let answer = async {
         match admit(&app, who, request.headers()).await {
             Ok(caller) => {
-                if let Some(caller) = &caller {
+                if let Known::User(caller) = &caller {
                     app.note_seen(caller, &origin);
                 }
-                request.extensions_mut().insert(origin);
-                if let Some(caller) = caller {
-                    request.extensions_mut().insert(caller);
-                }
+                let extensions = request.extensions_mut();
+                extensions.insert(origin);
+                match caller {
+                    Known::Nobody => None,
+                    Known::User(caller) => extensions.insert(caller).map(drop),
+                    Known::Service(caller) => extensions.insert(caller).map(drop),
+                };
                 match timeout(PATIENCE, next.run(request)).await {
                     Ok(response) => readable(response),
                     Err(_) => status::too_slow().into_http(),
@@ -134,10 +137,20 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
+/// Who calls.
+enum Known {
+    /// It is not asked.
+    Nobody,
+    User(Caller),
+    Service(ServiceCaller),
+}
+
 /// Who calls, where the method wants to know.
-async fn admit(app: &App, who: Who, headers: &HeaderMap) -> Result<Option<Caller>, Error> {
-    if who == Who::Anyone {
-        return Ok(None);
+async fn admit(app: &App, who: Who, headers: &HeaderMap) -> Result<Known, Error> {
+    match who {
+        Who::Anyone => return Ok(Known::Nobody),
+        Who::Service => return Ok(Known::Service(app.authenticate_service(bearer(headers)?).await?)),
+        Who::SignedIn | Who::User | Who::Admin => {}
     }
     let caller = app.authenticate(bearer(headers)?).await?;
     if caller.must_change_password && who != Who::SignedIn {
@@ -146,7 +159,7 @@ async fn admit(app: &App, who: Who, headers: &HeaderMap) -> Result<Option<Caller
     if who == Who::Admin && !caller.is_admin {
         return Err(Error::InsufficientScope);
     }
-    Ok(Some(caller))
+    Ok(Known::User(caller))
 }
 
 /// The one bearer token (RFC 6750 section 2.1). Of two, an intermediary and we might each believe another.

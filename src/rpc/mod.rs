@@ -11,6 +11,7 @@ pub mod gate;
 mod keys;
 mod parse;
 pub mod policy;
+mod service_accounts;
 mod session;
 mod status;
 mod stream;
@@ -28,8 +29,8 @@ use crate::{
     app::App,
     proto::{
         DESCRIPTOR_SET, audiences_server::AudiencesServer, audit_server::AuditServer,
-        auth_server::AuthServer, keys_server::KeysServer, session_server::SessionServer,
-        tenants_server::TenantsServer, users_server::UsersServer,
+        auth_server::AuthServer, keys_server::KeysServer, service_accounts_server::ServiceAccountsServer,
+        session_server::SessionServer, tenants_server::TenantsServer, users_server::UsersServer,
     },
 };
 
@@ -40,11 +41,12 @@ const MAX_REQUEST: usize = 64 * 1024;
 pub const AUTH: &str = "tessera.v1.Auth";
 
 /// The services of the contract by their full names.
-pub const SERVICES: [&str; 7] = [
+pub const SERVICES: [&str; 8] = [
     "tessera.v1.Audiences",
     "tessera.v1.Audit",
     AUTH,
     "tessera.v1.Keys",
+    "tessera.v1.ServiceAccounts",
     "tessera.v1.Session",
     "tessera.v1.Tenants",
     "tessera.v1.Users",
@@ -64,6 +66,10 @@ pub fn router(
         .add_service(AuditServer::new(audit::Service(app())).max_decoding_message_size(MAX_REQUEST))
         .add_service(AuthServer::new(auth::Service(app())).max_decoding_message_size(MAX_REQUEST))
         .add_service(KeysServer::new(keys::Service(app())).max_decoding_message_size(MAX_REQUEST))
+        .add_service(
+            ServiceAccountsServer::new(service_accounts::Service(app()))
+                .max_decoding_message_size(MAX_REQUEST),
+        )
         .add_service(SessionServer::new(session::Service(app())).max_decoding_message_size(MAX_REQUEST))
         .add_service(TenantsServer::new(tenants::Service(app())).max_decoding_message_size(MAX_REQUEST))
         .add_service(UsersServer::new(users::Service(app())).max_decoding_message_size(MAX_REQUEST));

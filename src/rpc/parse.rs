@@ -7,7 +7,7 @@ use tonic::Request;
 use uuid::Uuid;
 
 use crate::{
-    app::{Caller, Error, Page, login::Wishes},
+    app::{Caller, Error, Page, ServiceCaller, login::Wishes},
     domain::{
         InvalidField,
         algorithm::{Algorithm, UnknownAlgorithm},
@@ -29,6 +29,13 @@ pub(super) fn open<T>(request: Request<T>) -> (Origin, T) {
 /// Who calls, where it came from, and its message. The gate lets nobody pass without being known.
 pub(super) fn open_known<T>(request: Request<T>) -> Result<(Caller, Origin, T), Error> {
     let caller = request.extensions().get::<Caller>().cloned().ok_or(Error::TokenMissing)?;
+    let (origin, message) = open(request);
+    Ok((caller, origin, message))
+}
+
+/// The same where a service calls.
+pub(super) fn open_service<T>(request: Request<T>) -> Result<(ServiceCaller, Origin, T), Error> {
+    let caller = request.extensions().get::<ServiceCaller>().cloned().ok_or(Error::TokenMissing)?;
     let (origin, message) = open(request);
     Ok((caller, origin, message))
 }

@@ -11,10 +11,12 @@ pub enum Who {
     User,
     /// A signed-in user with the role `admin`; the verb says of which tenant.
     Admin,
+    /// A service account with a token for Tessera's own API.
+    Service,
 }
 
 /// The path of each method and who may call it.
-pub const TABLE: [(&str, Who); 49] = [
+pub const TABLE: [(&str, Who); 60] = [
     ("/grpc.health.v1.Health/Check", Who::Anyone),
     ("/grpc.health.v1.Health/List", Who::Anyone),
     ("/grpc.health.v1.Health/Watch", Who::Anyone),
@@ -27,6 +29,8 @@ pub const TABLE: [(&str, Who); 49] = [
     ("/tessera.v1.Audiences/UpdateAudience", Who::Admin),
     ("/tessera.v1.Audit/ListEvents", Who::Admin),
     ("/tessera.v1.Auth/ChangePassword", Who::SignedIn),
+    ("/tessera.v1.Auth/ExchangeToken", Who::Service),
+    ("/tessera.v1.Auth/IssueServiceToken", Who::Anyone),
     ("/tessera.v1.Auth/Login", Who::Anyone),
     ("/tessera.v1.Auth/Logout", Who::SignedIn),
     ("/tessera.v1.Auth/LogoutAll", Who::User),
@@ -47,6 +51,15 @@ pub const TABLE: [(&str, Who); 49] = [
     ("/tessera.v1.Keys/RevokeKey", Who::Admin),
     ("/tessera.v1.Keys/UpdateTrustedIssuer", Who::Admin),
     ("/tessera.v1.Keys/Watch", Who::Anyone),
+    ("/tessera.v1.ServiceAccounts/CreateCredential", Who::Admin),
+    ("/tessera.v1.ServiceAccounts/CreateServiceAccount", Who::Admin),
+    ("/tessera.v1.ServiceAccounts/DeleteServiceAccount", Who::Admin),
+    ("/tessera.v1.ServiceAccounts/DisableServiceAccount", Who::Admin),
+    ("/tessera.v1.ServiceAccounts/EnableServiceAccount", Who::Admin),
+    ("/tessera.v1.ServiceAccounts/GetServiceAccount", Who::Admin),
+    ("/tessera.v1.ServiceAccounts/ListServiceAccounts", Who::Admin),
+    ("/tessera.v1.ServiceAccounts/RevokeCredential", Who::Admin),
+    ("/tessera.v1.ServiceAccounts/UpdateServiceAccount", Who::Admin),
     ("/tessera.v1.Session/GetSession", Who::User),
     ("/tessera.v1.Session/ListSessions", Who::User),
     ("/tessera.v1.Session/RevokeSession", Who::User),

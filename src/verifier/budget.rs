@@ -6,7 +6,7 @@ use std::{
 };
 
 /// So many at once, and so many more with time.
-pub(super) struct Budget {
+pub(crate) struct Budget {
     most: f64,
     per_second: f64,
     left: Mutex<(f64, Instant)>,
@@ -14,14 +14,14 @@ pub(super) struct Budget {
 
 impl Budget {
     /// `most` at once, and another one after each `every`.
-    pub(super) fn new(most: u32, every: Duration) -> Self {
+    pub(crate) fn new(most: u32, every: Duration) -> Self {
         let most = f64::from(most);
         let per_second = every.as_secs_f64().recip();
         Self { most, per_second, left: Mutex::new((most, Instant::now())) }
     }
 
     /// Takes one, if there is one.
-    pub(super) fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         self.take_at(Instant::now())
     }
 

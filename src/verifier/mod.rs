@@ -11,7 +11,7 @@
 //!
 //! Must not enter: anything of the server. It knows [`crate::domain`]'s claims and the generated contract.
 
-mod budget;
+pub(crate) mod budget;
 mod channel;
 mod checked;
 mod checking;
@@ -42,7 +42,7 @@ pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale,
 #[cfg(feature = "encryption")]
 pub use decryption::DecryptionKey;
 use endorsed::EndorsedKey;
-pub use foreign::ForeignIssuer;
+pub use foreign::{ClientAssertion, ForeignIssuer, Once};
 pub use foreign_keys::BadKeySet;
 pub use guard::{ClaimsOf, Guard, GuardInterceptor, Guarded, Requirement, bearer};
 pub use key::{BadKey, PublicKey};

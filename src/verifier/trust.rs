@@ -93,6 +93,10 @@ impl Inner {
         owners.into_iter().flatten().any(|owner_id| self.tokens.contains_key(&(jti, owner_id)))
     }
 
+    fn is_outdated(&self, id: Uuid, version: i64) -> bool {
+        self.user_versions.get(&id).is_some_and(|(lowest, _)| version < *lowest)
+    }
+
     fn is_suspended(&self, tenant_id: Uuid) -> bool {
         self.tenants.get(&tenant_id).is_some_and(|(standing, _)| standing.is_suspended)
     }
@@ -102,20 +106,20 @@ impl TrustState {
     /// Whether the token ended before its time.
     pub fn is_revoked(&self, claims: &Claims) -> bool {
         let state = self.read();
-        let Some(user) = &claims.user else {
+        let Some((version, tenant_id)) = claims.standing() else {
             return state.is_token_revoked(claims, None);
         };
-        state.sessions.contains_key(&user.sid)
-            || state.user_versions.get(&claims.sub).is_some_and(|(lowest, _)| user.ver < *lowest)
-            || state.is_suspended(user.tenant_id)
-            || state.is_token_revoked(claims, Some(user.tenant_id))
+        claims.user.as_ref().is_some_and(|user| state.sessions.contains_key(&user.sid))
+            || state.is_outdated(claims.sub, version)
+            || claims.actors().any(|actor| state.is_outdated(actor.sub, actor.ver))
+            || state.is_suspended(tenant_id)
+            || state.is_token_revoked(claims, Some(tenant_id))
     }
 
     /// Whether the session, or every token of its user up to this version, ended before its time.
     pub fn is_session_revoked(&self, session_id: Uuid, user_id: Uuid, version: i64) -> bool {
         let state = self.read();
-        state.sessions.contains_key(&session_id)
-            || state.user_versions.get(&user_id).is_some_and(|(lowest, _)| version < *lowest)
+        state.sessions.contains_key(&session_id) || state.is_outdated(user_id, version)
     }
 
     /// Takes a revocation in. `until` is when nothing that it concerns can be alive any more; `uptime` is the clock's.

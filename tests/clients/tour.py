@@ -36,6 +36,7 @@ HINT = "Where the README is to change: TESTS_WRITE_README=1 scripts/test --test 
 CHANGING = [
     (re.compile(r"eyJ[\w.-]+…?"), "A-JWT"),
     (re.compile(r"trt_[\w-]+…?"), "A-REFRESH-TOKEN"),
+    (re.compile(r"tcs_[\w-]+…?"), "A-SECRET"),
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "AN-ID"),
     (re.compile(r"\b\d{4}-\d\d-\d\dT[\d:.]+Z"), "A-TIME"),
     (re.compile(r"(?<![\w-])[\w-]{43}(?![\w-])"), "A-KEY"),
@@ -61,7 +62,7 @@ def free_address():
 
 
 def shortened(text, address):
-    text = re.sub(r"(eyJ[\w-]{17}|trt_[\w-]{16})[\w.-]+", r"\1…", text)
+    text = re.sub(r"(eyJ[\w-]{17}|t(?:rt|cs)_[\w-]{16})[\w.-]+", r"\1…", text)
     return plain(text, address)
 
 
@@ -98,7 +99,8 @@ def main(readme, address, said, *flags):
             output = next(printed)
             if block[2] is None:
                 return block[0]
-            return block[0].replace(block[2], shortened(output, address).strip("\n") + "\n")
+            start, end = block.start(2) - block.start(), block.end(2) - block.start()
+            return block[0][:start] + shortened(output, address).strip("\n") + "\n" + block[0][end:]
         new = re.sub(r"(?<=FIRST_PASSWORD=)\S+", password, BLOCK.sub(written, tour[0]))
         readme.write_text(text.replace(tour[0], new))
         return

@@ -6,11 +6,17 @@ use std::{collections::BTreeMap, error::Error};
 use http::uri::PathAndQuery;
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use tessera::proto::{CreateTenantRequest, CreateUserRequest, DESCRIPTOR_SET, LoginRequest, LogoutRequest};
+use tessera::proto::{
+    CreateServiceAccountRequest, CreateTenantRequest, CreateUserRequest, DESCRIPTOR_SET,
+    IssueServiceTokenRequest, LoginRequest, LogoutRequest,
+};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
-use crate::support::{Home, Outcome, PASSWORD, Server, authorized, login_as, reason, timed_stories};
+use crate::support::{
+    Home, Outcome, PASSWORD, Registrar, Server, asks, authorized, login_as, orders, reason, timed_stories,
+    words,
+};
 
 timed_stories! { every_caller_gets_the_answer_that_is_expected }
 
@@ -27,9 +33,11 @@ enum Door {
     Admin,
     /// Admins of the tenant `default`.
     Root,
+    /// Services, with a token for Tessera itself.
+    Service,
 }
 
-const DOORS: [(&str, Door); 44] = [
+const DOORS: [(&str, Door); 55] = [
     ("Audiences/CreateAudience", Door::Admin),
     ("Audiences/DeleteAudience", Door::Admin),
     ("Audiences/GetAudience", Door::Admin),
@@ -37,6 +45,8 @@ const DOORS: [(&str, Door); 44] = [
     ("Audiences/UpdateAudience", Door::Admin),
     ("Audit/ListEvents", Door::Admin),
     ("Auth/ChangePassword", Door::SignedIn),
+    ("Auth/ExchangeToken", Door::Service),
+    ("Auth/IssueServiceToken", Door::Open),
     ("Auth/Login", Door::Open),
     ("Auth/Logout", Door::SignedIn),
     ("Auth/LogoutAll", Door::User),
@@ -57,6 +67,15 @@ const DOORS: [(&str, Door); 44] = [
     ("Keys/RevokeKey", Door::Root),
     ("Keys/UpdateTrustedIssuer", Door::Root),
     ("Keys/Watch", Door::Open),
+    ("ServiceAccounts/CreateCredential", Door::Admin),
+    ("ServiceAccounts/CreateServiceAccount", Door::Admin),
+    ("ServiceAccounts/DeleteServiceAccount", Door::Admin),
+    ("ServiceAccounts/DisableServiceAccount", Door::Admin),
+    ("ServiceAccounts/EnableServiceAccount", Door::Admin),
+    ("ServiceAccounts/GetServiceAccount", Door::Admin),
+    ("ServiceAccounts/ListServiceAccounts", Door::Admin),
+    ("ServiceAccounts/RevokeCredential", Door::Admin),
+    ("ServiceAccounts/UpdateServiceAccount", Door::Admin),
     ("Session/GetSession", Door::User),
     ("Session/ListSessions", Door::User),
     ("Session/RevokeSession", Door::User),
@@ -89,9 +108,10 @@ enum Who {
     OtherTenantsUser,
     TenantAdmin,
     Root,
+    Service,
 }
 
-const CALLERS: [Who; 10] = [
+const CALLERS: [Who; 11] = [
     Who::Nobody,
     Who::Garbage,
     Who::Expired,
@@ -102,6 +122,7 @@ const CALLERS: [Who; 10] = [
     Who::OtherTenantsUser,
     Who::TenantAdmin,
     Who::Root,
+    Who::Service,
 ];
 
 /// The refusal that a caller meets at a door; `None` where it is let in.
@@ -116,6 +137,9 @@ fn expected(who: Who, door: Door) -> Option<(Code, &'static str)> {
         Who::Expired => unauthenticated("TOKEN_EXPIRED"),
         Who::Revoked => unauthenticated("TOKEN_REVOKED"),
         Who::ForAnotherService => unauthenticated("TOKEN_INVALID"),
+        Who::Service if door == Door::Service => None,
+        // A user is no service, and a service no user.
+        _ if (who == Who::Service) != (door == Door::Service) => unauthenticated("TOKEN_INVALID"),
         Who::MustChangePassword if door == Door::SignedIn => None,
         Who::MustChangePassword => Some((Code::PermissionDenied, "PASSWORD_CHANGE_REQUIRED")),
         Who::User | Who::OtherTenantsUser if door > Door::User => {
@@ -146,13 +170,13 @@ fn methods() -> Result<Vec<String>, Box<dyn Error>> {
 async fn every_caller_gets_the_answer_that_is_expected(home: Home) -> Outcome {
     let doors: BTreeMap<&str, Door> = DOORS.into_iter().collect();
     let server = home.start().await?;
-    let expired = make_people(&server).await?;
+    let made = make_people(&server).await?;
     home.clock.advance(15 * 60 + 30);
     let mut tried = 0;
     for method in methods()? {
         let door = *doors.get(method.as_str()).ok_or_else(|| format!("{method} has no expected answer"))?;
         for who in CALLERS {
-            let token = token_of(&server, who, &expired).await?;
+            let token = token_of(&server, who, &made).await?;
             let answer = call(&server, &method, token.as_deref()).await;
             let refused = answer.err().filter(|status| is_about_the_caller(status, door, who));
             let refused = refused.map(|status| (status.code(), reason(&status)));
@@ -175,8 +199,16 @@ fn is_about_the_caller(status: &Status, door: Door, who: Who) -> bool {
     }
 }
 
-/// Makes everybody, and gives a token that will have expired.
-async fn make_people(server: &Server) -> Result<String, Box<dyn Error>> {
+/// Who was made beforehand.
+struct Made {
+    /// A token that will have expired.
+    expired: String,
+    /// What a service gets its token with.
+    service: IssueServiceTokenRequest,
+}
+
+/// Makes everybody.
+async fn make_people(server: &Server) -> Result<Made, Box<dyn Error>> {
     let root = server.admin().await?;
     let token = &root.access_token;
     server.make_user(&root, "anna").await?;
@@ -193,11 +225,17 @@ async fn make_people(server: &Server) -> Result<String, Box<dyn Error>> {
     server.tenants().create_tenant(authorized(token, blue)).await?;
     server.make_user_in(&root, "blue", "boss", &["admin"]).await?;
     server.make_user_in(&root, "blue", "bert", &[]).await?;
-    Ok(server.sign_in("anna", "expired").await?.access_token)
+    let registrar = Registrar { server, token: token.clone() };
+    let service = CreateServiceAccountRequest { allowed_audiences: words(&["tessera"]), ..orders() };
+    let service = registrar.create(service).await?;
+    let (secret, _) = registrar.secret(&service).await?;
+    let service =
+        IssueServiceTokenRequest { audience: words(&["tessera"]), ..asks(&service.client_id, &secret) };
+    Ok(Made { expired: server.sign_in("anna", "expired").await?.access_token, service })
 }
 
 /// A fresh token for each call: some calls end the session that they are made in.
-async fn token_of(server: &Server, who: Who, expired: &str) -> Result<Option<String>, Box<dyn Error>> {
+async fn token_of(server: &Server, who: Who, made: &Made) -> Result<Option<String>, Box<dyn Error>> {
     let login = |request: LoginRequest| async move {
         let reply = server.auth().login(request).await?.into_inner();
         Ok::<_, Box<dyn Error>>(reply.tokens.ok_or("no tokens")?.access_token)
@@ -206,7 +244,7 @@ async fn token_of(server: &Server, who: Who, expired: &str) -> Result<Option<Str
     Ok(Some(match who {
         Who::Nobody => return Ok(None),
         Who::Garbage => "not.a.token".to_owned(),
-        Who::Expired => expired.to_owned(),
+        Who::Expired => made.expired.clone(),
         Who::Revoked => {
             let token = login(login_as("revoked", PASSWORD, "web")).await?;
             server.auth().logout(authorized(&token, LogoutRequest {})).await?;
@@ -221,6 +259,7 @@ async fn token_of(server: &Server, who: Who, expired: &str) -> Result<Option<Str
         Who::OtherTenantsUser => login(in_blue("bert")).await?,
         Who::TenantAdmin => login(in_blue("boss")).await?,
         Who::Root => server.admin().await?.access_token,
+        Who::Service => server.service_token(made.service.clone()).await?.access_token,
     }))
 }
 

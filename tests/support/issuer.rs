@@ -67,6 +67,8 @@ impl Issuer {
             client_id: "tessera".to_owned(),
             scope: String::new(),
             user: Some(session),
+            service: None,
+            act: None,
         };
         let endorsement = self.key.sign_jwt(ENDORSEMENT_TYPE, None, &endorsement)?;
         Ok(key.sign_jwt(ACCESS_TOKEN_TYPE, Some(&endorsement), &claims)?)

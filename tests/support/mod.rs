@@ -15,6 +15,7 @@ mod places;
 mod postgres;
 mod proxy;
 mod server;
+mod services;
 mod watcher;
 
 pub use clients::{client, file, installed, run_client};
@@ -31,6 +32,7 @@ pub use places::{BEHIND_A_PROXY, at, refresh_at};
 pub use postgres::{OwnPostgres, query as query_postgres};
 pub use proxy::Proxy;
 pub use server::{Ended, FENCE, Home, Kind, Server, eventually, run, signal};
+pub use services::{Registrar, asks, orders, words};
 pub use watcher::Watching;
 
 /// What a test ends with: any error fails it.

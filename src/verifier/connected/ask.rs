@@ -7,7 +7,7 @@ use tonic::{Code, transport::Channel};
 
 use super::{Core, Denial};
 use crate::{
-    domain::claims::{Claims, UserClaims},
+    domain::claims::{Actor, Claims, ServiceClaims, UserClaims},
     proto::{
         self, GetJwkRequest, GetJwkResponse, VerifyTokenRequest, auth_client::AuthClient,
         keys_client::KeysClient,
@@ -96,6 +96,10 @@ fn refusal(reason: &str) -> Refusal {
 /// The claims as the token had them; `None` where the issuer told something else.
 fn claims_of(told: proto::Claims) -> Option<Claims> {
     let seconds = |time: Option<Timestamp>| Some(time?.seconds);
+    let tenant_id = match told.tenant_id.as_str() {
+        "" => None,
+        id => Some(id.parse().ok()?),
+    };
     let user = if told.sid.is_empty() {
         None
     } else {
@@ -104,7 +108,7 @@ fn claims_of(told: proto::Claims) -> Option<Claims> {
             sid: told.sid.parse().ok()?,
             generation: told.r#gen,
             ver: told.ver,
-            tenant_id: told.tenant_id.parse().ok()?,
+            tenant_id: tenant_id?,
             device_type: told.device_type,
             auth_time: seconds(told.auth_time)?,
             amr: told.amr,
@@ -112,6 +116,12 @@ fn claims_of(told: proto::Claims) -> Option<Claims> {
             email: text(told.email),
             preferred_username: text(told.preferred_username),
         })
+    };
+    let of_service = tenant_id.filter(|_| user.is_none());
+    let service = of_service.map(|tenant_id| ServiceClaims { ver: told.ver, tenant_id });
+    let act = match told.act {
+        Some(act) => Some(actor_of(act)?),
+        None => None,
     };
     Some(Claims {
         iss: told.iss,
@@ -124,5 +134,15 @@ fn claims_of(told: proto::Claims) -> Option<Claims> {
         client_id: told.client_id,
         scope: told.scope.join(" "),
         user,
+        service,
+        act,
     })
+}
+
+fn actor_of(told: proto::Actor) -> Option<Box<Actor>> {
+    let act = match told.act {
+        Some(act) => Some(actor_of(*act)?),
+        None => None,
+    };
+    Some(Box::new(Actor { sub: told.sub.parse().ok()?, ver: told.ver, act }))
 }

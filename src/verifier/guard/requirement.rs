@@ -112,6 +112,8 @@ mod tests {
             client_id: empty(),
             scope: empty(),
             user: Some(user),
+            service: None,
+            act: None,
         }
     }
 

@@ -1,0 +1,161 @@
+//! Gives a service a token with which it acts for another one (RFC 8693).
+
+use chrono::{DateTime, SubsecRound, Utc};
+use uuid::Uuid;
+
+use super::{App, Error, ServiceCaller, ServiceToken, record::By, service_cache::Service};
+use crate::domain::{
+    InvalidField,
+    audit::{Action, Origin, Target},
+    claims::{Actor, Claims, OWN_AUDIENCE, PASSWORD_CHANGE_SCOPE},
+    service_account::{Grant, ServiceAccount},
+};
+
+/// The longest chain of those who act, the newest among them.
+const LONGEST_CHAIN: usize = 8;
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct ExchangeToken {
+    /// The token that the service was handed.
+    pub subject_token: String,
+    /// The service's own, where it says that it acts itself.
+    pub actor_token: Option<String>,
+    /// Audiences.
+    pub audience: Vec<String>,
+    /// Scopes.
+    pub scope: Vec<String>,
+}
+
+/// Checks the subject's token and what the caller may ask for, and signs. Warm, it asks the database nothing.
+pub async fn exchange_token(
+    app: &App,
+    caller: &ServiceCaller,
+    asked: ExchangeToken,
+    origin: &Origin,
+) -> Result<ServiceToken, Error> {
+    let outcome = attempt(app, caller, asked, origin).await;
+    app.metrics.count_exchange(outcome.as_ref().err());
+    outcome
+}
+
+async fn attempt(
+    app: &App,
+    caller: &ServiceCaller,
+    asked: ExchangeToken,
+    origin: &Origin,
+) -> Result<ServiceToken, Error> {
+    // Its token was good a moment ago; what it may do is what its account says now.
+    let service = app.service(caller.account_id).await?.ok_or(Error::TokenRevoked)?;
+    match exchange(app, &service, asked).await {
+        Err(refusal @ (Error::InsufficientScope | Error::AccountDisabled | Error::TenantSuspended)) => {
+            Err(record(app, &service, origin, refusal).await)
+        }
+        outcome => outcome,
+    }
+}
+
+async fn record(app: &App, service: &Service, origin: &Origin, refusal: Error) -> Error {
+    if !service.recorded.take() {
+        return refusal;
+    }
+    let account = &service.account;
+    let by = By { tenant_id: account.tenant_id, actor_id: Some(account.id), origin };
+    let target = Target::ServiceAccount(account.id, account.name.clone());
+    match app.event(by, Action::ExchangeToken, target, app.now()) {
+        Ok(event) => app.record_refusal(event, refusal).await,
+        Err(error) => error,
+    }
+}
+
+async fn exchange(app: &App, service: &Service, asked: ExchangeToken) -> Result<ServiceToken, Error> {
+    let account = &service.account;
+    if account.disable_time.is_some() {
+        return Err(Error::AccountDisabled);
+    }
+    if asked.audience.is_empty() {
+        return Err(InvalidField::new("audience", "is empty").into());
+    }
+    let is_delegated = check_actor(app, account, asked.actor_token.as_deref()).await?;
+    let subject = app.check(&asked.subject_token, &[], None).await?;
+    permit(app, account, &subject, &asked, is_delegated)?;
+    let claims = acting(app, account, subject, asked, is_delegated, app.now())?;
+    app.sign_for_service(account, claims, app.now())
+}
+
+/// Whether the caller is to stand in the token.
+async fn check_actor(app: &App, account: &ServiceAccount, token: Option<&str>) -> Result<bool, Error> {
+    let Some(token) = token else { return Ok(!account.allowed.grants.contains(&Grant::Impersonation)) };
+    let actor = app.check(token, &[], None).await?;
+    let is_caller = actor.sub == account.id && actor.service.is_some() && actor.act.is_none();
+    if is_caller { Ok(true) } else { Err(InvalidField::new("actor_token", "is not the caller's own").into()) }
+}
+
+fn permit(
+    app: &App,
+    account: &ServiceAccount,
+    subject: &Claims,
+    asked: &ExchangeToken,
+    is_delegated: bool,
+) -> Result<(), Error> {
+    let grant = if is_delegated { Grant::TokenExchange } else { Grant::Impersonation };
+    let scopes: Vec<&str> = asked.scope.iter().map(String::as_str).collect();
+    let registry = app.registry();
+    registry.check_audiences(&asked.audience)?;
+    let (_, tenant_id) = subject.standing().ok_or(Error::TokenInvalid("says nothing of its tenant"))?;
+    for tenant_id in [account.tenant_id, tenant_id] {
+        registry.check_tenant(tenant_id)?;
+    }
+    let is_of_tenant = tenant_id == account.tenant_id || account.tenant_id == app.default_tenant_id;
+    // Nobody acts for another one at Tessera's own API.
+    let is_elsewhere = !asked.audience.iter().any(|audience| audience == OWN_AUDIENCE);
+    // Good for changing the password, and for nothing else anywhere.
+    let is_whole = !subject.has_scope(PASSWORD_CHANGE_SCOPE);
+    let is_allowed = is_of_tenant
+        && is_whole
+        && is_elsewhere
+        && account.allowed.allows(grant, &asked.audience, &[])
+        && scopes.iter().all(|scope| subject.has_scope(scope))
+        && registry.have_scopes(&asked.audience, &scopes)
+        && subject.actors().count() < LONGEST_CHAIN;
+    if is_allowed { Ok(()) } else { Err(Error::InsufficientScope) }
+}
+
+/// The subject's claims as the new token has them: never for longer, never wider.
+fn acting(
+    app: &App,
+    account: &ServiceAccount,
+    subject: Claims,
+    asked: ExchangeToken,
+    is_delegated: bool,
+    now: DateTime<Utc>,
+) -> Result<Claims, Error> {
+    let ttl = account.token_ttl.unwrap_or(app.settings.service_ttl);
+    let has = |scope: &str| asked.scope.iter().any(|asked| asked == scope);
+    let mut user = subject.user;
+    if let Some(user) = &mut user {
+        user.email = user.email.take().filter(|_| has("email"));
+        user.preferred_username = user.preferred_username.take().filter(|_| has("profile"));
+    }
+    let act = if is_delegated {
+        let actor = Actor { sub: account.id, ver: account.token_version, act: subject.act };
+        Some(Box::new(actor))
+    } else {
+        subject.act
+    };
+    let id: Uuid = app.rng.random_id()?;
+    Ok(Claims {
+        iss: subject.iss,
+        sub: subject.sub,
+        aud: asked.audience,
+        exp: (now + ttl).trunc_subsecs(0).timestamp().min(subject.exp),
+        iat: now.timestamp(),
+        nbf: now.timestamp(),
+        jti: id.to_string(),
+        client_id: account.id.to_string(),
+        scope: asked.scope.join(" "),
+        user,
+        service: subject.service,
+        act,
+    })
+}

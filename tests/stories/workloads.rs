@@ -1,0 +1,181 @@
+//! Services that prove themselves with what the place where they run gives them: a token of a trusted issuer.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+use tessera::{
+    clock::{Clock, SystemClock},
+    proto::{
+        CreateCredentialRequest, CreateServiceAccountRequest, Federated, IssueServiceTokenRequest,
+        create_credential_request::Kind, create_trusted_issuer_request::Keys,
+    },
+};
+use tonic::Code;
+
+use super::trusted_issuers::{register, with_keys};
+use crate::support::{
+    Home, Key, KeyServer, Kind as HomeKind, Outcome, Registrar, one_key, orders, parts_of, refusal, stories,
+    words,
+};
+
+stories! {
+    a_pod_proves_itself_with_the_token_of_its_cluster,
+    a_spiffe_id_proves_itself,
+    only_issuers_that_are_trusted_may_vouch,
+}
+
+const CLUSTER: &str = "https://kubernetes.default.svc.cluster.example";
+const TRUST_DOMAIN: &str = "https://spire.example";
+
+fn wrong() -> (Code, String) {
+    (Code::Unauthenticated, "INVALID_CREDENTIALS".to_owned())
+}
+
+fn now_at(home: &Home) -> i64 {
+    match home.kind {
+        HomeKind::Binary | HomeKind::BinarySqlite => SystemClock.now().timestamp(),
+        _ => home.clock.now().timestamp(),
+    }
+}
+
+/// What Kubernetes projects into a pod, with the audience `here`.
+fn of_pod(home: &Home, namespace: &str, account: &str) -> Value {
+    let now = now_at(home);
+    json!({
+        "aud": ["here"],
+        "exp": now + 3600,
+        "iat": now,
+        "iss": CLUSTER,
+        "jti": "7f5e2f0e-0f5c-4c1a-9f57-1a2b3c4d5e6f",
+        "kubernetes.io": {
+            "namespace": namespace,
+            "node": {"name": "node-1", "uid": "0f5c"},
+            "pod": {"name": format!("{account}-5d9c"), "uid": "9f57"},
+            "serviceaccount": {"name": account, "uid": "4c1a"},
+        },
+        "nbf": now,
+        "sub": format!("system:serviceaccount:{namespace}:{account}"),
+    })
+}
+
+fn federated(issuer: &str, subject: &str, claims: &[(&str, &str)]) -> Kind {
+    Kind::Federated(Federated {
+        issuer: issuer.to_owned(),
+        subject: subject.to_owned(),
+        claims: claims.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    })
+}
+
+fn asks_with(client_id: &str, token: &str) -> IssueServiceTokenRequest {
+    IssueServiceTokenRequest {
+        client_id: client_id.to_owned(),
+        client_assertion_type: "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".to_owned(),
+        client_assertion: token.to_owned(),
+        audience: words(&["ledger"]),
+        ..Default::default()
+    }
+}
+
+fn sign(key: &Key, kid: &str, claims: &Value) -> Result<String, Box<dyn std::error::Error>> {
+    key.sign(&json!({"alg": "ES256", "kid": kid}), claims)
+}
+
+async fn a_pod_proves_itself_with_the_token_of_its_cluster(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let (registrar, admin) = (Registrar::of(&server).await?, server.admin().await?);
+    let (key, set) = one_key("c1")?;
+    let cluster = KeyServer::serving(&set).await?;
+    register(&server, &admin, with_keys(CLUSTER, Keys::JwksUrl(cluster.url()))).await?;
+    let account = registrar.create(orders()).await?;
+    let of_shop =
+        federated(CLUSTER, "system:serviceaccount:shop:orders", &[("kubernetes.io.namespace", "shop")]);
+    let request = CreateCredentialRequest {
+        service_account_id: account.service_account_id.clone(),
+        kind: Some(of_shop),
+        ..Default::default()
+    };
+    registrar.try_credential(request).await?;
+    let id = account.client_id.as_str();
+
+    let token = sign(&key, "c1", &of_pod(&home, "shop", "orders"))?;
+    for _ in 0..3 {
+        let got = server.service_token(asks_with(id, &token)).await?;
+        assert_eq!(parts_of(&got.access_token)?.1["sub"], id);
+    }
+    assert_eq!(cluster.asked(), 1, "its keys are kept");
+    let with = |name: &str, value: Value| {
+        let mut claims = of_pod(&home, "shop", "orders");
+        claims[name] = value;
+        claims
+    };
+    let (stranger, now) = (one_key("c1")?.0, now_at(&home));
+    for (what, token) in [
+        ("another account", sign(&key, "c1", &of_pod(&home, "shop", "payments"))?),
+        ("another namespace", sign(&key, "c1", &with("kubernetes.io", json!({"namespace": "bank"})))?),
+        ("no namespace", sign(&key, "c1", &with("kubernetes.io", Value::Null))?),
+        ("another audience", sign(&key, "c1", &with("aud", json!(["vault"])))?),
+        ("expired", sign(&key, "c1", &with("exp", json!(now - 31)))?),
+        ("another issuer", sign(&key, "c1", &with("iss", json!("https://other.example")))?),
+        ("another key", sign(&stranger, "c1", &of_pod(&home, "shop", "orders"))?),
+        ("an unknown key", sign(&key, "c2", &of_pod(&home, "shop", "orders"))?),
+    ] {
+        assert_eq!(refusal(server.issue(asks_with(id, &token)).await), wrong(), "{what}");
+    }
+    let other = CreateServiceAccountRequest { name: "payments".to_owned(), ..orders() };
+    let other = registrar.create(other).await?;
+    assert_eq!(refusal(server.issue(asks_with(&other.client_id, &token)).await), wrong(), "another's pod");
+    assert_eq!(refusal(server.issue(asks_with("", &token)).await), wrong(), "nobody's");
+    let events = server.events(&admin, "issue_service_token").await?;
+    assert_eq!(events.len(), 9, "each that names an account");
+    server.stop().await
+}
+
+async fn a_spiffe_id_proves_itself(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let (registrar, admin) = (Registrar::of(&server).await?, server.admin().await?);
+    let (key, set) = one_key("s1")?;
+    register(&server, &admin, with_keys(TRUST_DOMAIN, Keys::JwksJson(set.to_string()))).await?;
+    let account = registrar.create(orders()).await?;
+    let id = account.client_id.as_str();
+    let request = CreateCredentialRequest {
+        service_account_id: account.service_account_id.clone(),
+        kind: Some(federated(TRUST_DOMAIN, "spiffe://shop.example/ns/shop/sa/orders", &[])),
+        ..Default::default()
+    };
+    registrar.try_credential(request).await?;
+    let svid = |subject: &str| {
+        let now = now_at(&home);
+        let claims =
+            json!({"aud": ["here"], "exp": now + 300, "iat": now, "iss": TRUST_DOMAIN, "sub": subject});
+        key.sign(&json!({"alg": "ES256", "kid": "s1", "typ": "JWT"}), &claims)
+    };
+    server.service_token(asks_with(id, &svid("spiffe://shop.example/ns/shop/sa/orders")?)).await?;
+    for subject in ["spiffe://shop.example/ns/shop/sa/orders/x", "spiffe://shop.example/ns/shop/sa/order", ""]
+    {
+        assert_eq!(refusal(server.issue(asks_with(id, &svid(subject)?)).await), wrong(), "{subject}");
+    }
+    server.stop().await
+}
+
+async fn only_issuers_that_are_trusted_may_vouch(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let registrar = Registrar::of(&server).await?;
+    let account = registrar.create(orders()).await?;
+    let request = |kind| CreateCredentialRequest {
+        service_account_id: account.service_account_id.clone(),
+        kind: Some(kind),
+        ..Default::default()
+    };
+    let many: HashMap<String, String> =
+        (0..17).map(|number| (format!("c{number}"), "x".to_owned())).collect();
+    for kind in [
+        federated(CLUSTER, "system:serviceaccount:shop:orders", &[]),
+        federated("kubernetes", "s", &[]),
+        federated(CLUSTER, "", &[]),
+        Kind::Federated(Federated { issuer: CLUSTER.to_owned(), subject: "s".to_owned(), claims: many }),
+    ] {
+        let refused = refusal(registrar.try_credential(request(kind)).await);
+        assert_eq!(refused, (Code::InvalidArgument, "INVALID_FIELD".to_owned()));
+    }
+    server.stop().await
+}
