@@ -33,6 +33,7 @@ mod rotation;
 mod rotation_under_load;
 mod sealing;
 mod service_accounts;
+mod service_credentials;
 mod sessions;
 mod settings;
 mod signed_in;

@@ -5,8 +5,8 @@ use std::error::Error;
 use tessera::proto::{
     ClientSecret, CreateAudienceRequest, CreateCredentialRequest, CreateCredentialResponse,
     CreateServiceAccountRequest, CreateServiceAccountResponse, IssueServiceTokenRequest,
-    IssueServiceTokenResponse, ServiceAccount, Tokens, create_credential_request::Kind,
-    service_accounts_client::ServiceAccountsClient,
+    IssueServiceTokenResponse, RevokeCredentialRequest, ServiceAccount, Tokens,
+    create_credential_request::Kind, service_accounts_client::ServiceAccountsClient,
 };
 use tonic::{Response, Status, transport::Channel};
 
@@ -87,6 +87,16 @@ impl<'s> Registrar<'s> {
         };
         let reply = self.try_credential(request).await?.into_inner();
         Ok((reply.client_secret, reply.credential.ok_or("no credential")?.credential_id))
+    }
+
+    /// Ends a credential.
+    pub async fn revoke(&self, account_id: &str, credential_id: &str) -> Result<(), Status> {
+        let request = RevokeCredentialRequest {
+            service_account_id: account_id.to_owned(),
+            credential_id: credential_id.to_owned(),
+        };
+        self.server.service_accounts().revoke_credential(authorized(&self.token, request)).await?;
+        Ok(())
     }
 
     /// Registers an audience that has these scopes.
