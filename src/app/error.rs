@@ -171,6 +171,7 @@ impl From<Refusal> for Error {
             Refusal::Malformed => Self::TokenMalformed,
             Refusal::Invalid(why) => Self::TokenInvalid(why),
             Refusal::UnknownKey => Self::TokenInvalid("signed with a key that is not known"),
+            Refusal::NotHolder => Self::TokenInvalid("bound to what the caller has not shown"),
             Refusal::Expired => Self::TokenExpired,
             Refusal::Revoked => Self::TokenRevoked,
         }

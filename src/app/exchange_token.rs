@@ -157,5 +157,6 @@ fn acting(
         user,
         service: subject.service,
         act,
+        cnf: None,
     })
 }

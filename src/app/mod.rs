@@ -81,7 +81,7 @@ use crate::{
     },
     fetch::Fetcher,
     models::{Conn, Store, Work, trust_log},
-    verifier::{Expected, Refusal, SharedKey, Verifier},
+    verifier::{Expected, Refusal, SharedKey, Shown, Verifier},
 };
 pub use caller::{Caller, ServiceCaller};
 pub use error::Error;
@@ -224,17 +224,23 @@ impl App {
         }
     }
 
-    /// Who calls with this bearer token.
-    pub async fn authenticate(&self, token: &str) -> Result<Caller, Error> {
-        Caller::new(self.check(token, &[], Some(OWN_AUDIENCE)).await?, self.default_tenant_id)
+    /// Who calls with this token, and shows this beside it.
+    pub async fn authenticate(&self, token: &str, shown: &Shown) -> Result<Caller, Error> {
+        Caller::new(self.check_own(token, shown).await?, self.default_tenant_id)
     }
 
-    /// Which service calls with this bearer token.
-    pub async fn authenticate_service(&self, token: &str) -> Result<ServiceCaller, Error> {
-        ServiceCaller::new(&self.check(token, &[], Some(OWN_AUDIENCE)).await?)
+    /// Which service calls with this token, and shows this beside it.
+    pub async fn authenticate_service(&self, token: &str, shown: &Shown) -> Result<ServiceCaller, Error> {
+        ServiceCaller::new(&self.check_own(token, shown).await?)
     }
 
-    /// Checks a token: in memory, but for the first of a session whose tokens carry no endorsement.
+    async fn check_own(&self, token: &str, shown: &Shown) -> Result<Claims, Error> {
+        let claims = self.check(token, &[], Some(OWN_AUDIENCE)).await?;
+        shown.require(&claims)?;
+        Ok(claims)
+    }
+
+    /// Checks a token, whoever holds it: in memory, but for the first of a session whose tokens carry no endorsement.
     /// `secrets` are the audience's, where tokens that they signed count here.
     async fn check(
         &self,

@@ -14,7 +14,7 @@ use crate::{
         signing::{EncodedHeader, SigningKey},
     },
     domain::{
-        claims::{ACCESS_TOKEN_TYPE, Confirmation, ENDORSEMENT_TYPE, Endorsement},
+        claims::{ACCESS_TOKEN_TYPE, ENDORSEMENT_TYPE, Endorsement, KeyConfirmation},
         device::Device,
         session::Session,
     },
@@ -156,7 +156,7 @@ impl App {
             sid: maker.session_id,
             sub: maker.user_id,
             exp: expire_time.timestamp(),
-            cnf: Confirmation { jwk: key.jwk().clone() },
+            cnf: KeyConfirmation { jwk: key.jwk().clone() },
         };
         let endorsement = signer.sign_jwt(ENDORSEMENT_TYPE, None, &claims)?;
         let header = key.header(ACCESS_TOKEN_TYPE, Some(&endorsement))?;

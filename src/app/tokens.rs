@@ -83,6 +83,7 @@ impl App {
             }),
             service: None,
             act: None,
+            cnf: None,
         };
         let access_token = self.make_access_token(&claims, now, || self.sign(maker, &claims, now))?;
         let refresh_token = maker.tag.token(maker.session_id, position.generation)?.to_text();
@@ -119,6 +120,7 @@ impl App {
             user: None,
             service: Some(ServiceClaims { ver: account.token_version, tenant_id: account.tenant_id }),
             act: None,
+            cnf: None,
         };
         self.sign_for_service(account, claims, now)
     }

@@ -200,6 +200,7 @@ mod tests {
             user: None,
             service: None,
             act: None,
+            cnf: None,
         };
         let expected = Expected {
             issuer: claims.iss.clone(),

@@ -58,6 +58,20 @@ pub struct Claims {
     /// Who acts for the subject (RFC 8693 section 4.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub act: Option<Box<Actor>>,
+    /// What its holder proves beside, where it is no mere bearer token (RFC 7800).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Box<Confirmation>>,
+}
+
+/// What the holder of a token must show that it has. A token that names several is good with all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// A key, by its thumbprint (RFC 9449 section 6.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jkt: Option<String>,
+    /// A certificate, by the SHA-256 of its DER in base64url (RFC 8705 section 3.1).
+    #[serde(rename = "x5t#S256", default, skip_serializing_if = "Option::is_none")]
+    pub x5t_s256: Option<String>,
 }
 
 /// A service that acts for the subject of a token, and whom it acts on behalf of in turn: the newest is outermost.
@@ -144,6 +158,7 @@ struct FlatClaims {
     email: Option<String>,
     preferred_username: Option<String>,
     act: Option<Box<Actor>>,
+    cnf: Option<Box<Confirmation>>,
 }
 
 impl FlatClaims {
@@ -176,8 +191,8 @@ impl TryFrom<FlatClaims> for Claims {
 
     fn try_from(mut flat: FlatClaims) -> Result<Self, &'static str> {
         let (user, service) = (flat.take_user()?, flat.service());
-        let FlatClaims { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, act, .. } = flat;
-        Ok(Self { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, user, service, act })
+        let FlatClaims { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, act, cnf, .. } = flat;
+        Ok(Self { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, user, service, act, cnf })
     }
 }
 
@@ -268,12 +283,12 @@ pub struct Endorsement {
     /// End, seconds since 1970.
     pub exp: i64,
     /// The session's public key.
-    pub cnf: Confirmation,
+    pub cnf: KeyConfirmation,
 }
 
 /// RFC 7800 section 3.2.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Confirmation {
+pub struct KeyConfirmation {
     /// The public key.
     pub jwk: Jwk,
 }

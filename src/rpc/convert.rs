@@ -139,6 +139,10 @@ pub(super) fn claims(claims: Claims) -> proto::Claims {
         told.preferred_username = user.preferred_username.unwrap_or_default();
     }
     told.act = claims.act.map(|act| actor(*act));
+    told.cnf = claims.cnf.map(|cnf| proto::Confirmation {
+        jkt: cnf.jkt.unwrap_or_default(),
+        x5t_s256: cnf.x5t_s256.unwrap_or_default(),
+    });
     if let Some(service) = claims.service {
         told.ver = service.ver;
         told.tenant_id = service.tenant_id.to_string();

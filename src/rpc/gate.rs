@@ -25,7 +25,7 @@ use super::{
 use crate::{
     app::{App, CallLabels, Caller, Error, MethodLabel, ServiceCaller},
     domain::{audit::Origin, proxy},
-    verifier::not_begun,
+    verifier::{Shown, not_begun},
 };
 
 /// Where the request's id is read and written.
@@ -147,12 +147,13 @@ enum Known {
 
 /// Who calls, where the method wants to know.
 async fn admit(app: &App, who: Who, headers: &HeaderMap) -> Result<Known, Error> {
+    let shown = Shown::default();
     match who {
         Who::Anyone => return Ok(Known::Nobody),
-        Who::Service => return Ok(Known::Service(app.authenticate_service(bearer(headers)?).await?)),
+        Who::Service => return Ok(Known::Service(app.authenticate_service(bearer(headers)?, &shown).await?)),
         Who::SignedIn | Who::User | Who::Admin => {}
     }
-    let caller = app.authenticate(bearer(headers)?).await?;
+    let caller = app.authenticate(bearer(headers)?, &shown).await?;
     if caller.must_change_password && who != Who::SignedIn {
         return Err(Error::PasswordChangeRequired);
     }

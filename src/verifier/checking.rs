@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::{
-    Expected, Refusal, SharedKey, Verifier,
+    Expected, Refusal, SharedKey, Shown, Verifier,
     checked::Checked,
     claims::{check_claims, claims, claims_of_shared},
     header::Parts,
@@ -11,12 +11,36 @@ use super::{
 use crate::domain::claims::{ACCESS_TOKEN_TYPE, Claims};
 
 impl Verifier {
-    /// Checks signature, claims and revocation, in this order.
+    /// Checks signature, claims and revocation, in this order. A token that is bound to a key or a certificate is refused:
+    /// for these there is [`Self::check_shown`].
     pub fn check(&self, token: &str, expected: &Expected, now: DateTime<Utc>) -> Result<Claims, Refusal> {
+        self.check_shown(token, &Shown::default(), expected, now)
+    }
+
+    /// The same for a caller who has shown this beside its token.
+    pub fn check_shown(
+        &self,
+        token: &str,
+        shown: &Shown,
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<Claims, Refusal> {
+        let claims = self.check_unbound(token, expected, now)?;
+        shown.require(&claims)?;
+        Ok(claims)
+    }
+
+    /// The same whoever holds it.
+    pub(super) fn check_unbound(
+        &self,
+        token: &str,
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<Claims, Refusal> {
         self.check_with(token, self.shared.secrets_of(expected.audience.as_deref()), expected, now)
     }
 
-    /// The same with the secrets of the expected audience, for who keeps those of several.
+    /// The same whoever holds it, with the secrets of the expected audience, for who keeps those of several.
     pub(crate) fn check_with(
         &self,
         token: &str,

@@ -11,6 +11,7 @@
 //!
 //! Must not enter: anything of the server. It knows [`crate::domain`]'s claims and the generated contract.
 
+mod bound;
 pub(crate) mod budget;
 mod channel;
 mod checked;
@@ -37,6 +38,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use chrono::TimeDelta;
 use quick_cache::sync::Cache;
 
+pub use bound::Shown;
 use checked::CheckedTokens;
 pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale, Standing, StartError};
 #[cfg(feature = "encryption")]
@@ -69,6 +71,9 @@ pub enum Refusal {
     /// Its time has passed.
     #[error("the token has expired")]
     Expired,
+    /// It is bound to a key or a certificate (RFC 7800) that its holder has not shown.
+    #[error("the token is another one's to use")]
+    NotHolder,
     /// It ended before its time.
     #[error("the token was revoked")]
     Revoked,

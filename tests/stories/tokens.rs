@@ -9,7 +9,7 @@ use tessera::{
     crypto::{random::SystemRandomness, signing::NewKey},
     domain::{
         algorithm,
-        claims::{Confirmation, ENDORSEMENT_TYPE, Endorsement},
+        claims::{ENDORSEMENT_TYPE, Endorsement, KeyConfirmation},
     },
     proto::{GetJwkRequest, GetJwksRequest, LogoutRequest, VerifyTokenRequest},
     verifier::{Expected, Refusal, Verifier},
@@ -156,7 +156,7 @@ fn foreign_token(claims: &Value) -> Result<String, Box<dyn std::error::Error>> {
         sid: field("sid").parse()?,
         sub: field("sub").parse()?,
         exp: claims["exp"].as_i64().unwrap_or_default(),
-        cnf: Confirmation { jwk: session.jwk().clone() },
+        cnf: KeyConfirmation { jwk: session.jwk().clone() },
     };
     let endorsement = issuer.sign_jwt(ENDORSEMENT_TYPE, None, &endorsement)?;
     Ok(session.sign_jwt("at+jwt", Some(&endorsement), claims)?)

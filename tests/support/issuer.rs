@@ -11,7 +11,7 @@ use tessera::{
     },
     domain::{
         algorithm::Algorithm,
-        claims::{ACCESS_TOKEN_TYPE, Claims, Confirmation, ENDORSEMENT_TYPE, Endorsement, UserClaims},
+        claims::{ACCESS_TOKEN_TYPE, Claims, ENDORSEMENT_TYPE, Endorsement, KeyConfirmation, UserClaims},
     },
     verifier::Expected,
 };
@@ -54,7 +54,7 @@ impl Issuer {
             sid: session.sid,
             sub: user,
             exp: (now + TimeDelta::hours(1)).timestamp(),
-            cnf: Confirmation { jwk: key.jwk().clone() },
+            cnf: KeyConfirmation { jwk: key.jwk().clone() },
         };
         let claims = Claims {
             iss: ISSUER.to_owned(),
@@ -69,6 +69,7 @@ impl Issuer {
             user: Some(session),
             service: None,
             act: None,
+            cnf: None,
         };
         let endorsement = self.key.sign_jwt(ENDORSEMENT_TYPE, None, &endorsement)?;
         Ok(key.sign_jwt(ACCESS_TOKEN_TYPE, Some(&endorsement), &claims)?)

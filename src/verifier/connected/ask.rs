@@ -7,7 +7,7 @@ use tonic::{Code, transport::Channel};
 
 use super::{Core, Denial};
 use crate::{
-    domain::claims::{Actor, Claims, ServiceClaims, UserClaims},
+    domain::claims::{Actor, Claims, Confirmation, ServiceClaims, UserClaims},
     proto::{
         self, GetJwkRequest, GetJwkResponse, VerifyTokenRequest, auth_client::AuthClient,
         keys_client::KeysClient,
@@ -52,7 +52,7 @@ impl Core {
     /// What the issuer says of a token. One that the keys known here don't check costs of the same budget as an
     /// unknown key: anybody can make one up.
     pub(super) async fn ask(&self, token: &str) -> Result<Claims, Denial> {
-        let known = self.verifier.check(token, &self.expected, self.clock.now()).ok();
+        let known = self.verifier.check_unbound(token, &self.expected, self.clock.now()).ok();
         if known.is_none() && !self.lookups.may_ask() {
             self.counters.spared.fetch_add(1, Ordering::Relaxed);
             return Err(Denial::Busy);
@@ -96,6 +96,7 @@ fn refusal(reason: &str) -> Refusal {
 /// The claims as the token had them; `None` where the issuer told something else.
 fn claims_of(told: proto::Claims) -> Option<Claims> {
     let seconds = |time: Option<Timestamp>| Some(time?.seconds);
+    let text = |text: String| (!text.is_empty()).then_some(text);
     let tenant_id = match told.tenant_id.as_str() {
         "" => None,
         id => Some(id.parse().ok()?),
@@ -103,7 +104,6 @@ fn claims_of(told: proto::Claims) -> Option<Claims> {
     let user = if told.sid.is_empty() {
         None
     } else {
-        let text = |text: String| (!text.is_empty()).then_some(text);
         Some(UserClaims {
             sid: told.sid.parse().ok()?,
             generation: told.r#gen,
@@ -136,6 +136,7 @@ fn claims_of(told: proto::Claims) -> Option<Claims> {
         user,
         service,
         act,
+        cnf: told.cnf.map(|cnf| Box::new(Confirmation { jkt: text(cnf.jkt), x5t_s256: text(cnf.x5t_s256) })),
     })
 }
 

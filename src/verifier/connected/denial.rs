@@ -36,7 +36,7 @@ impl Denial {
         match self {
             Self::Missing => "TOKEN_MISSING",
             Self::Refused(Refusal::Malformed) => "TOKEN_MALFORMED",
-            Self::Refused(Refusal::Invalid(_) | Refusal::UnknownKey) => "TOKEN_INVALID",
+            Self::Refused(Refusal::Invalid(_) | Refusal::UnknownKey | Refusal::NotHolder) => "TOKEN_INVALID",
             Self::Refused(Refusal::Expired) => "TOKEN_EXPIRED",
             Self::Refused(Refusal::Revoked) => "TOKEN_REVOKED",
             Self::Insufficient { .. } => "INSUFFICIENT_SCOPE",

@@ -21,7 +21,7 @@ use std::{
 
 use tokio::{sync::watch, task::AbortHandle};
 
-use super::{Expected, Refusal, Verifier};
+use super::{Expected, Refusal, Shown, Verifier};
 use crate::{clock::Clock, domain::claims::Claims};
 use ask::Issuer;
 pub use builder::{ConnectBuilder, StartError};
@@ -83,20 +83,37 @@ impl Drop for Task {
 }
 
 impl ConnectedVerifier {
-    /// Checks a token. Asks the issuer only where [`Self::try_check`] has no answer.
+    /// Checks a token. Asks the issuer only where [`Self::try_check`] has no answer. A token that is bound to a key or a
+    /// certificate is refused: for these there is [`Self::check_shown`].
     ///
     /// # Errors
     /// Why the token is refused, or why nothing can be said of it now.
     pub async fn check(&self, token: &str) -> Result<Claims, Denial> {
-        match self.0.core.check_here(token) {
-            Some(answer) => answer,
-            None => self.0.core.check_with_issuer(token).await,
-        }
+        self.check_shown(token, &Shown::default()).await
+    }
+
+    /// The same for a caller who has shown this beside its token.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub async fn check_shown(&self, token: &str, shown: &Shown) -> Result<Claims, Denial> {
+        let claims = match self.0.core.check_here(token) {
+            Some(answer) => answer?,
+            None => self.0.core.check_with_issuer(token).await?,
+        };
+        shown.require(&claims)?;
+        Ok(claims)
     }
 
     /// Checks a token without asking anybody. `None` where the issuer has to be asked, which [`Self::check`] does.
     pub fn try_check(&self, token: &str) -> Option<Result<Claims, Denial>> {
-        self.0.core.check_here(token)
+        self.try_check_shown(token, &Shown::default())
+    }
+
+    /// The same for a caller who has shown this beside its token.
+    pub fn try_check_shown(&self, token: &str, shown: &Shown) -> Option<Result<Claims, Denial>> {
+        let bound = |claims| shown.require(&claims).map(|()| claims).map_err(Denial::from);
+        Some(self.0.core.check_here(token)?.and_then(bound))
     }
 
     /// How long ago the issuer's state was certainly the one that is known here; `None` if it was never heard of.
@@ -158,7 +175,7 @@ impl Core {
             return Some(Err(Denial::Stale(age)));
         }
         let asks = matches!(way, Way::Issuer);
-        match self.verifier.check(token, &self.expected, self.clock.now()) {
+        match self.verifier.check_unbound(token, &self.expected, self.clock.now()) {
             Ok(_) if asks => None,
             Ok(claims) => Some(Ok(claims)),
             Err(Refusal::UnknownKey) => None,
@@ -174,6 +191,6 @@ impl Core {
             return self.ask(token).await;
         }
         self.find_key(&kid).await?;
-        Ok(self.verifier.check(token, &self.expected, self.clock.now())?)
+        Ok(self.verifier.check_unbound(token, &self.expected, self.clock.now())?)
     }
 }

@@ -39,7 +39,7 @@ impl From<Denial> for Status {
 /// What the client reads. What is wrong with a token is for the log: it would help who makes one up.
 fn told(denial: &Denial) -> String {
     match denial {
-        Denial::Refused(Refusal::Invalid(_) | Refusal::UnknownKey) => {
+        Denial::Refused(Refusal::Invalid(_) | Refusal::UnknownKey | Refusal::NotHolder) => {
             "the token is not valid here".to_owned()
         }
         denial => denial.to_string(),

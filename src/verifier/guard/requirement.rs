@@ -114,6 +114,7 @@ mod tests {
             user: Some(user),
             service: None,
             act: None,
+            cnf: None,
         }
     }
 
