@@ -5,10 +5,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub use super::prove::Presented;
-use super::{App, Error, ServiceToken, record::By, service_cache::Service};
+use super::{App, Error, ServiceToken, record::By};
 use crate::domain::{
     audit::{Action, Origin, Target},
-    service_account::Grant,
+    service_account::{Grant, ServiceAccount},
 };
 
 /// What is asked for.
@@ -38,27 +38,41 @@ pub async fn issue_service_token(
 
 async fn attempt(app: &Arc<App>, asked: IssueServiceToken, origin: &Origin) -> Result<ServiceToken, Error> {
     let service = app.service(asked.client_id).await?.ok_or(Error::InvalidCredentials)?;
-    let by = By { tenant_id: service.account.tenant_id, actor_id: None, origin };
-    let target = Target::ServiceAccount(service.account.id, service.account.name.clone());
-    let mut event = app.event(by, Action::IssueServiceToken, target, app.now())?;
     if let Err(refusal) = app.prove(&service, &asked.proof).await {
         return Err(match refusal {
             // A client id is no secret: whoever knows one could fill the trail. The metrics count every refusal.
-            Error::InvalidCredentials if service.recorded.take() => app.record_refusal(event, refusal).await,
+            Error::InvalidCredentials if service.recorded.take() => {
+                // Nobody is known to have acted.
+                record(app, &service.account, None, origin, refusal).await
+            }
             refusal => refusal,
         });
     }
-    // Nobody is known to have acted before it was proved.
-    event.actor_id = Some(service.account.id);
-    match permit(app, &service, &asked) {
-        Ok(audience) => app.issue_to_service(&service.account, audience, asked.scope, app.now()),
-        Err(refusal) => Err(app.record_refusal(event, refusal).await),
+    let account = &service.account;
+    match permit(app, account, &asked) {
+        Ok(audience) => app.issue_to_service(account, audience, asked.scope, app.now()),
+        Err(refusal) => Err(record(app, account, Some(account.id), origin, refusal).await),
+    }
+}
+
+async fn record(
+    app: &App,
+    account: &ServiceAccount,
+    actor_id: Option<Uuid>,
+    origin: &Origin,
+    refusal: Error,
+) -> Error {
+    let by = By { tenant_id: account.tenant_id, actor_id, origin };
+    let target = Target::ServiceAccount(account.id, account.name.clone());
+    match app.event(by, Action::IssueServiceToken, target, app.now()) {
+        // In a box: so rare that no call should carry the room for it.
+        Ok(event) => Box::pin(app.record_refusal(event, refusal)).await,
+        Err(error) => error,
     }
 }
 
 /// What the token will be for, where it may be asked for.
-fn permit(app: &App, service: &Service, asked: &IssueServiceToken) -> Result<Vec<String>, Error> {
-    let account = &service.account;
+fn permit(app: &App, account: &ServiceAccount, asked: &IssueServiceToken) -> Result<Vec<String>, Error> {
     if account.disable_time.is_some() {
         return Err(Error::AccountDisabled);
     }

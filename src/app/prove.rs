@@ -73,8 +73,10 @@ impl App {
                 let assertion = assertion.expose_secret();
                 let own = service.account.id.to_string();
                 match ClientAssertion::claimed_by(assertion) {
-                    Ok(issuer) if issuer == own => self.prove_by_key(service, &own, assertion).await,
-                    Ok(_) => self.prove_by_federation(service, assertion).await,
+                    Ok(issuer) if issuer == own => {
+                        Box::pin(self.prove_by_key(service, &own, assertion)).await
+                    }
+                    Ok(_) => Box::pin(self.prove_by_federation(service, assertion)).await,
                     Err(refusal) => Err(wrong_assertion(refusal.into())),
                 }
             }

@@ -197,7 +197,8 @@ pub(super) fn compact_jws<S: AsRef<[u8]>>(
     claims: &impl Serialize,
     sign: impl FnOnce(&[u8]) -> Result<S, CryptoError>,
 ) -> Result<String, CryptoError> {
-    let mut token = String::with_capacity(header.0.len() + 1024);
+    // Enough for a service's token, and below 1 KiB, beyond which memory is dearer.
+    let mut token = String::with_capacity(header.0.len() + 768);
     token.push_str(&header.0);
     token.push('.');
     append_json(&mut token, claims)?;
