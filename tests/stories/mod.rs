@@ -34,6 +34,7 @@ mod rotation_under_load;
 mod sealing;
 mod service_accounts;
 mod service_credentials;
+mod service_identity;
 mod sessions;
 mod settings;
 mod signed_in;
