@@ -21,6 +21,7 @@ mod key_lookups;
 mod last_seen;
 mod lists;
 mod many_sessions;
+mod mesh;
 mod none_missed;
 mod once_more;
 mod outside;
