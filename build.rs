@@ -39,9 +39,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = env::var_os("CARGO_FEATURE_SERVER").is_some();
     tonic_prost_build::configure().build_server(server).skip_debug(SILENT).compile_fds(descriptors)?;
     if server {
-        // The service that the examples protect.
-        println!("cargo:rerun-if-changed=examples");
-        tonic_prost_build::compile_fds(protox::compile(["examples/hello.proto"], ["examples"])?)?;
+        // The services that the examples protect.
+        println!("cargo:rerun-if-changed=examples/hello.proto");
+        println!("cargo:rerun-if-changed=examples/mesh/mesh.proto");
+        let files = ["examples/hello.proto", "examples/mesh/mesh.proto"];
+        tonic_prost_build::compile_fds(protox::compile(files, ["examples"])?)?;
     }
     Ok(())
 }

@@ -8,9 +8,12 @@
 //! | `connected/` | [`Verifier::connect`]: a verifier that hears of revocations and keys as they happen |
 //! | `guard/` | [`Guard`]: the tower layer in front of a service's methods |
 //! | `signed_in/` | [`TokenSource`]: the other side, a client that keeps itself signed in |
+//! | `service_identity/` | [`ServiceIdentity`]: the same for a service, which proves itself and calls on for others |
+//! | `attach/` | [`WithToken`]: a channel whose calls carry the token of either |
 //!
 //! Must not enter: anything of the server. It knows [`crate::domain`]'s claims and the generated contract.
 
+mod attach;
 mod bound;
 pub(crate) mod budget;
 mod channel;
@@ -28,6 +31,7 @@ mod header;
 mod key;
 pub(crate) mod not_begun;
 mod said;
+mod service_identity;
 mod shared;
 mod signed_in;
 mod trust;
@@ -38,6 +42,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use chrono::TimeDelta;
 use quick_cache::sync::Cache;
 
+pub use attach::{AccessToken, TokenLayer, WithToken};
 pub use bound::Shown;
 use checked::CheckedTokens;
 pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale, Standing, StartError};
@@ -48,12 +53,12 @@ pub use foreign::{ClientAssertion, ForeignIssuer, Once};
 pub use foreign_keys::BadKeySet;
 pub use guard::{ClaimsOf, Guard, GuardInterceptor, Guarded, Requirement, bearer};
 pub use key::{BadKey, PublicKey};
+pub use service_identity::{
+    Credential, IdentityError, ServiceIdentity, ServiceIdentityBuilder, ServiceTokens,
+};
 use shared::Shared;
 pub use shared::SharedKey;
-pub use signed_in::{
-    AccessToken, Login, OnSessionEnd, SignIn, TokenError, TokenLayer, TokenSource, TokenSourceBuilder,
-    WithToken,
-};
+pub use signed_in::{Login, OnSessionEnd, SignIn, TokenError, TokenSource, TokenSourceBuilder};
 pub use trust::{TrustState, Until};
 
 /// Why a token is refused.

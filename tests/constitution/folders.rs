@@ -159,7 +159,12 @@ fn every_folder_says_what_it_owns() -> Outcome {
 }
 
 /// Where statuses are built: the server's, and, in other people's services, those of a guard and of a client.
-const STATUSES: [&str; 3] = ["rpc/status.rs", "verifier/guard/answer.rs", "verifier/signed_in/error.rs"];
+const STATUSES: [&str; 4] = [
+    "rpc/status.rs",
+    "verifier/guard/answer.rs",
+    "verifier/service_identity/error.rs",
+    "verifier/signed_in/error.rs",
+];
 
 #[test]
 fn transactions_open_in_app_and_statuses_are_built_where_they_belong() -> Outcome {

@@ -13,6 +13,7 @@ mod key_server;
 mod people;
 mod places;
 mod postgres;
+mod private_keys;
 mod proxy;
 mod server;
 mod services;

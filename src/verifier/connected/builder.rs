@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
@@ -249,6 +249,7 @@ impl ConnectBuilder {
             lookups: Lookups::new(self.lookups_per_second),
             issuer: Issuer::new(channel),
             counters: super::Counters::default(),
+            revisions: watch::Sender::new(0),
         }
     }
 }

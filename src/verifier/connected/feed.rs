@@ -155,6 +155,7 @@ impl Feed {
         self.place.revision = revision;
         self.place.mark = mark;
         core.contact.heard(age);
+        core.revisions.send_if_modified(|reached| std::mem::replace(reached, revision) != revision);
         self.place.clone_into(&mut told);
         drop(told);
         news.tell();

@@ -65,6 +65,7 @@ struct Core {
     lookups: Lookups,
     issuer: Issuer,
     counters: Counters,
+    revisions: watch::Sender<i64>,
 }
 
 /// Ends with its owner.
@@ -126,6 +127,11 @@ impl ConnectedVerifier {
     /// The revision of the trust log that was reached.
     pub fn revision(&self) -> i64 {
         self.0.core.verifier.trust().revision()
+    }
+
+    /// The same for who waits for more: the receiver learns of each revision once what came with it counts.
+    pub fn revisions(&self) -> watch::Receiver<i64> {
+        self.0.core.revisions.subscribe()
     }
 
     /// Whether it hears the issuer; the receiver learns of each change.

@@ -12,6 +12,8 @@ pub struct Requirement {
     roles: Vec<String>,
     /// Of each of these sets one.
     any_role: Vec<Vec<String>>,
+    /// The same of clients.
+    any_client: Vec<Vec<String>>,
     is_nobody: bool,
 }
 
@@ -43,13 +45,21 @@ impl Requirement {
         self
     }
 
+    /// And a token that was issued to one of these clients, each by the `client_id` of its service account: then one of
+    /// them calls, in its own name or acting for somebody, and nobody past it. People's own tokens are issued to none.
+    pub fn any_client<I: IntoIterator<Item: Into<String>>>(mut self, clients: I) -> Self {
+        self.any_client.push(clients.into_iter().map(Into::into).collect());
+        self
+    }
+
     /// The claims, if they are enough.
     pub(super) fn admit(&self, claims: Claims) -> Result<Claims, Denial> {
         let roles = claims.user.as_ref().map(|user| &*user.roles).unwrap_or_default();
         let is_enough = !self.is_nobody
             && self.scopes.iter().all(|scope| claims.has_scope(scope))
             && self.roles.iter().all(|role| roles.contains(role))
-            && self.any_role.iter().all(|set| set.iter().any(|role| roles.contains(role)));
+            && self.any_role.iter().all(|set| set.iter().any(|role| roles.contains(role)))
+            && self.any_client.iter().all(|set| set.contains(&claims.client_id));
         if is_enough { Ok(claims) } else { Err(Denial::Insufficient { scope: self.scopes.join(" ") }) }
     }
 }
@@ -131,6 +141,19 @@ mod tests {
         assert!(!admits(&any(&[&["a", "b"], &["c"]]), &["a"]), "the second one widens nothing");
         assert!(admits(&any(&[&["a", "b"], &["c"]]), &["a", "c"]));
         assert!(!admits(&any(&[&["a"], &[]]), &["a"]));
+    }
+
+    #[test]
+    fn a_call_comes_from_one_of_the_clients() {
+        let admits = |clients: &[&str], client_id: &str| {
+            let claims = Claims { client_id: client_id.to_owned(), ..with_roles(&[]) };
+            Requirement::good_token().any_client(clients.iter().copied()).admit(claims).is_ok()
+        };
+        assert!(admits(&["a", "b"], "b"));
+        assert!(!admits(&["a", "b"], "tessera") && !admits(&["a", "b"], "") && !admits(&[], "a"));
+        let both = Requirement::good_token().any_client(["a", "b"]).any_client(["b"]);
+        let of = |client_id: &str| Claims { client_id: client_id.to_owned(), ..with_roles(&[]) };
+        assert!(both.admit(of("b")).is_ok() && both.admit(of("a")).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 /// The `domain` of Tessera's `google.rpc.ErrorInfo`.
-const DOMAIN: &str = "tessera";
+pub(in crate::verifier) const DOMAIN: &str = "tessera";
 
 /// Why there is no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,7 @@ impl TokenError {
 }
 
 /// The reason that Tessera gives in a status.
-fn reason(status: &Status) -> Option<String> {
+pub(in crate::verifier) fn reason(status: &Status) -> Option<String> {
     let details = status.get_error_details();
     details.error_info().filter(|info| info.domain == DOMAIN).map(|info| info.reason.clone())
 }

@@ -1,12 +1,8 @@
 //! The other side: a client that keeps itself signed in, and sends its token along with each call.
 
-mod attach;
 mod builder;
-mod deadline;
 mod error;
-mod held;
 mod issuer;
-mod replay;
 
 use std::{
     fmt,
@@ -19,14 +15,17 @@ use std::{
 
 use secrecy::SecretString;
 use tokio::sync::Mutex;
+use tonic::Status;
+use tower_layer::Layer;
 
-use super::budget::{Backoff, Budget};
+use super::{
+    attach::{AccessToken, Bearer, Held, TokenLayer, WithToken},
+    budget::{Backoff, Budget},
+};
 use crate::{clock::Clock, proto::Tokens};
-pub use attach::{TokenLayer, WithToken};
 pub use builder::{Login, OnSessionEnd, SignIn, TokenSourceBuilder};
 pub use error::TokenError;
-pub use held::AccessToken;
-use held::Held;
+pub(super) use error::{DOMAIN, reason};
 use issuer::Issuer;
 
 /// The longest wait between two failed attempts, and between two that are refused: nobody changes a password back soon.
@@ -82,16 +81,14 @@ impl TokenSource {
         }
     }
 
-    /// Another token than the one that a service refused, if one is to be had.
-    pub(super) async fn instead_of(&self, refused: AccessToken) -> Option<AccessToken> {
-        let other = self.renew(Some(refused.clone())).await.ok()?;
-        (other != refused).then_some(other)
+    /// The layer that sends this source's token along.
+    pub fn layer(&self) -> TokenLayer {
+        TokenLayer::of(self)
     }
 
-    /// Sees to it that later calls have another token than the one that a service refused. Nobody waits.
-    pub(super) fn exchange_beside(&self, refused: AccessToken) {
-        let source = self.0.clone();
-        tokio::spawn(async move { source.renew(Some(refused)).await });
+    /// A channel, or what stands around it, whose calls carry this source's token: `Client::new(source.attach(channel))`.
+    pub fn attach<S>(&self, inner: S) -> WithToken<S> {
+        self.layer().layer(inner)
     }
 
     /// In a task of its own: a caller that goes away must not take the answer with it, since the refresh token that
@@ -113,6 +110,22 @@ impl TokenSource {
             let _ = source.renew(None).await;
             source.is_renewing.store(false, Ordering::Release);
         });
+    }
+}
+
+impl Bearer for TokenSource {
+    async fn bearer(&self) -> Result<AccessToken, Status> {
+        Ok(self.token().await?)
+    }
+
+    async fn instead_of(&self, refused: AccessToken) -> Option<AccessToken> {
+        let other = self.renew(Some(refused.clone())).await.ok()?;
+        (other != refused).then_some(other)
+    }
+
+    fn exchange_beside(&self, refused: AccessToken) {
+        let source = self.0.clone();
+        tokio::spawn(async move { source.renew(Some(refused)).await });
     }
 }
 

@@ -25,7 +25,7 @@ impl AccessToken {
     }
 
     /// The value of the header `authorization`, marked as a secret: it enters no log and no compression table.
-    pub(super) fn header(&self) -> Option<HeaderValue> {
+    pub(in crate::verifier) fn header(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", self.expose())).ok()?;
         value.set_sensitive(true);
         Some(value)
@@ -48,15 +48,15 @@ impl fmt::Debug for AccessToken {
 
 /// A token and its times.
 #[derive(Clone)]
-pub(super) struct Held {
-    pub(super) token: AccessToken,
+pub(in crate::verifier) struct Held {
+    pub(in crate::verifier) token: AccessToken,
     /// From then on it is renewed, while it is still used.
-    pub(super) renew_time: DateTime<Utc>,
-    pub(super) expire_time: DateTime<Utc>,
+    pub(in crate::verifier) renew_time: DateTime<Utc>,
+    pub(in crate::verifier) expire_time: DateTime<Utc>,
 }
 
 impl Held {
-    pub(super) fn new(tokens: &Tokens, now: DateTime<Utc>) -> Self {
+    pub(in crate::verifier) fn new(tokens: &Tokens, now: DateTime<Utc>) -> Self {
         let told =
             tokens.access_expire_time.as_ref().and_then(|time| DateTime::from_timestamp(time.seconds, 0));
         let life = told.map_or(SHORTEST_LIFE, |end| end - now).max(SHORTEST_LIFE);

@@ -1,4 +1,9 @@
-//! The layer that sends the token along.
+//! The layer that sends a token along with each call, whoever keeps the token: [`TokenSource`] for a person,
+//! [`ServiceTokens`](super::ServiceTokens) for a service.
+
+mod deadline;
+mod held;
+mod replay;
 
 use std::{
     pin::Pin,
@@ -11,47 +16,56 @@ use tonic::{Code, Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{AccessToken, TokenError, TokenSource, deadline, replay::Replay};
-use crate::verifier::not_begun;
+use super::{TokenSource, not_begun};
+pub use held::AccessToken;
+pub(super) use held::Held;
+use replay::Replay;
 
-/// Puts the token of a [`TokenSource`] into the header `authorization` of each call: a tower layer.
+/// Who keeps a token for calls.
+pub trait Bearer: Clone + Send + Sync + 'static {
+    /// A token whose time has not passed, or what the call ends with that has none.
+    fn bearer(&self) -> impl Future<Output = Result<AccessToken, Status>> + Send;
+
+    /// Another token than the one that a service refused, if one is to be had.
+    fn instead_of(&self, refused: AccessToken) -> impl Future<Output = Option<AccessToken>> + Send;
+
+    /// Sees to it that later calls have another token than the one that a service refused. Nobody waits.
+    fn exchange_beside(&self, refused: AccessToken);
+}
+
+/// Puts the token of a [`TokenSource`], or of a service, into the header `authorization` of each call: a tower layer.
 ///
 /// A token that is refused as unauthenticated is exchanged. The call is made once more with the new one, if a
 /// [`Guard`](crate::verifier::Guard) says that its method was not begun, as Tessera itself does, and if its request is
 /// short enough to be kept (64 KiB). Any other call fails, since its method may have done its work; the next one has the
 /// new token.
 #[derive(Debug, Clone)]
-pub struct TokenLayer(TokenSource);
+pub struct TokenLayer<T = TokenSource>(T);
 
-impl TokenSource {
-    /// The layer that sends this source's token along.
-    pub fn layer(&self) -> TokenLayer {
-        TokenLayer(self.clone())
-    }
-
-    /// A channel, or what stands around it, whose calls carry this source's token: `Client::new(source.attach(channel))`.
-    pub fn attach<S>(&self, inner: S) -> WithToken<S> {
-        self.layer().layer(inner)
+impl<T: Bearer> TokenLayer<T> {
+    pub(super) fn of(tokens: &T) -> Self {
+        Self(tokens.clone())
     }
 }
 
-impl<S> Layer<S> for TokenLayer {
-    type Service = WithToken<S>;
+impl<S, T: Bearer> Layer<S> for TokenLayer<T> {
+    type Service = WithToken<S, T>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        WithToken { source: self.0.clone(), inner }
+        WithToken { tokens: self.0.clone(), inner }
     }
 }
 
 /// A channel whose calls carry a token.
 #[derive(Debug, Clone)]
-pub struct WithToken<S> {
-    source: TokenSource,
+pub struct WithToken<S, T = TokenSource> {
+    tokens: T,
     inner: S,
 }
 
-impl<S, R> Service<Request<Body>> for WithToken<S>
+impl<S, T, R> Service<Request<Body>> for WithToken<S, T>
 where
+    T: Bearer,
     S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Send,
@@ -69,30 +83,27 @@ where
         // The one that was found ready makes this call; its clone is asked anew.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
-        let source = self.source.clone();
+        let tokens = self.tokens.clone();
         Box::pin(async move {
             // One for everything: the token, the call, and the call once more.
             let Some(patience) = deadline::of(request.headers()) else {
-                return send(source, inner, request).await;
+                return send(tokens, inner, request).await;
             };
-            let sent = timeout(patience, send(source, inner, request)).await;
+            let sent = timeout(patience, send(tokens, inner, request)).await;
             sent.unwrap_or_else(|_| Ok(Status::deadline_exceeded("the call took too long").into_http()))
         })
     }
 }
 
-async fn send<S, R>(
-    source: TokenSource,
-    mut inner: S,
-    request: Request<Body>,
-) -> Result<Response<R>, S::Error>
+async fn send<S, T, R>(tokens: T, mut inner: S, request: Request<Body>) -> Result<Response<R>, S::Error>
 where
+    T: Bearer,
     S: Service<Request<Body>, Response = Response<R>>,
     R: Default,
 {
-    let token = match source.token().await {
+    let token = match tokens.bearer().await {
         Ok(token) => token,
-        Err(error) => return Ok(without_token(error)),
+        Err(status) => return Ok(status.into_http()),
     };
     let call = not_begun::new_call();
     let (parts, body) = request.into_parts();
@@ -103,10 +114,10 @@ where
     }
     let was_not_begun = not_begun::was_refused(response.headers(), &call);
     let Some(again) = was_not_begun.then(|| kept.again()).flatten() else {
-        source.exchange_beside(token);
+        tokens.exchange_beside(token);
         return Ok(response);
     };
-    let Some(token) = source.instead_of(token).await else { return Ok(response) };
+    let Some(token) = tokens.instead_of(token).await else { return Ok(response) };
     std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
     inner.call(with(&token, &call, parts, Body::new(again))).await
 }
@@ -123,8 +134,4 @@ fn with(token: &AccessToken, call: &HeaderValue, parts: Parts, body: Body) -> Re
 /// A refusal comes in the headers, before anything else.
 fn is_unauthenticated<R>(response: &Response<R>) -> bool {
     Status::from_header_map(response.headers()).is_some_and(|status| status.code() == Code::Unauthenticated)
-}
-
-fn without_token<R: Default>(error: TokenError) -> Response<R> {
-    Status::from(error).into_http()
 }
