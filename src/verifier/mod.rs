@@ -13,6 +13,7 @@
 
 mod bound;
 pub(crate) mod budget;
+mod certificate;
 mod channel;
 mod checked;
 mod checking;
@@ -39,6 +40,7 @@ use chrono::TimeDelta;
 use quick_cache::sync::Cache;
 
 pub use bound::Shown;
+pub use certificate::{ClientCertificate, certificate_thumbprint};
 use checked::CheckedTokens;
 pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale, Standing, StartError};
 #[cfg(feature = "encryption")]
