@@ -51,7 +51,10 @@ async fn attempt(app: &Arc<App>, asked: IssueServiceToken, origin: &Origin) -> R
     // Nobody is known to have acted before it was proved.
     event.actor_id = Some(service.account.id);
     match permit(app, &service, &asked) {
-        Ok(audience) => app.issue_to_service(&service.account, audience, asked.scope, app.now()),
+        Ok(audience) => {
+            let cnf = asked.proof.confirmation();
+            app.issue_to_service(&service.account, audience, asked.scope, cnf, app.now())
+        }
         Err(refusal) => Err(app.record_refusal(event, refusal).await),
     }
 }
