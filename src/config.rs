@@ -56,11 +56,15 @@ pub struct Server {
     pub tls_cert: Option<PathBuf>,
     /// Its private key, PEM.
     pub tls_key: Option<PathBuf>,
+    /// Certificates of the authorities that vouch for clients', PEM.
+    pub client_ca: Option<PathBuf>,
     /// Serve without TLS beyond loopback.
     pub allow_plaintext: bool,
     /// Addresses and networks of proxies whose word for a caller's address counts.
     #[serde(deserialize_with = "values::list")]
     pub trusted_proxies: Vec<String>,
+    /// The header in which they tell the certificate of their client.
+    pub client_cert_header: Option<String>,
     /// Serve gRPC reflection.
     pub reflection: bool,
     /// Verifiers that may follow the trust log here, and clients that may wait for the end of their session.
@@ -265,8 +269,10 @@ impl Default for Server {
             data_dir: "./data".into(),
             tls_cert: None,
             tls_key: None,
+            client_ca: None,
             allow_plaintext: false,
             trusted_proxies: Vec::new(),
+            client_cert_header: None,
             reflection: true,
             max_watchers: 20_000,
             max_watchers_per_address: 100,

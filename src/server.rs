@@ -72,7 +72,7 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let Checked { config, app: app_settings, hashing, policy, database, keks } = settings;
     let _data_dir = data_dir::open(&config.server.data_dir, &database, &keks)?;
-    let tls = tls::Tls::open(&config.server)?;
+    let tls = tls::Tls::open(&config.server, &clock)?;
     let starting = async {
         let store = Store::open(&database, config.database.max_connections).await?;
         let sealer = data_dir::sealer(keks, &store, &*rng).await?;

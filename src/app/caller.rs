@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{App, Error};
 use crate::{
     domain::{
-        claims::{ADMIN_ROLE, Claims, PASSWORD_CHANGE_SCOPE},
+        claims::{ADMIN_ROLE, Claims, Confirmation, PASSWORD_CHANGE_SCOPE},
         tenant::{self, Tenant},
         user::User,
     },
@@ -73,14 +73,16 @@ pub struct ServiceCaller {
     pub account_id: Uuid,
     /// Its tenant.
     pub tenant_id: Uuid,
+    /// What it has shown beside its token, where that is bound.
+    pub cnf: Option<Box<Confirmation>>,
 }
 
 impl ServiceCaller {
     /// One that acts for nobody else.
-    pub(super) fn new(claims: &Claims) -> Result<Self, Error> {
-        let service = claims.service.as_ref().filter(|_| claims.act.is_none());
+    pub(super) fn new(claims: Claims) -> Result<Self, Error> {
+        let service = claims.service.filter(|_| claims.act.is_none());
         let service = service.ok_or(Error::TokenInvalid("is not a service's own"))?;
-        Ok(Self { account_id: claims.sub, tenant_id: service.tenant_id })
+        Ok(Self { account_id: claims.sub, tenant_id: service.tenant_id, cnf: claims.cnf })
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
         InvalidField,
         algorithm::Algorithm,
         audit::{Action, Event, Origin, Target},
+        certificate::Named,
         service_account::{Credential, Federated, MOST_CREDENTIALS, Proof},
         trusted_issuer::KeySource,
     },
@@ -27,6 +28,8 @@ pub enum NewProof {
     PrivateKeyJwt(KeySource),
     /// Tokens of a trusted issuer.
     Federated(Federated),
+    /// A certificate.
+    Mtls(Named),
 }
 
 /// A new credential, and its secret where it is one.
@@ -84,6 +87,7 @@ pub async fn create(
             }
             (Proof::Federated(federated), None)
         }
+        NewProof::Mtls(named) => (Proof::Mtls(named), None),
     };
     let credential = Credential {
         id: app.ids.next(now)?,

@@ -47,7 +47,7 @@ async fn attempt(
 ) -> Result<ServiceToken, Error> {
     // Its token was good a moment ago; what it may do is what its account says now.
     let service = app.service(caller.account_id).await?.ok_or(Error::TokenRevoked)?;
-    match exchange(app, &service, asked).await {
+    match exchange(app, caller, &service, asked).await {
         Err(refusal @ (Error::InsufficientScope | Error::AccountDisabled | Error::TenantSuspended)) => {
             Err(record(app, &service, origin, refusal).await)
         }
@@ -68,7 +68,12 @@ async fn record(app: &App, service: &Service, origin: &Origin, refusal: Error) -
     }
 }
 
-async fn exchange(app: &App, service: &Service, asked: ExchangeToken) -> Result<ServiceToken, Error> {
+async fn exchange(
+    app: &App,
+    caller: &ServiceCaller,
+    service: &Service,
+    asked: ExchangeToken,
+) -> Result<ServiceToken, Error> {
     let account = &service.account;
     if account.disable_time.is_some() {
         return Err(Error::AccountDisabled);
@@ -80,6 +85,8 @@ async fn exchange(app: &App, service: &Service, asked: ExchangeToken) -> Result<
     let subject = app.check(&asked.subject_token, &[], None).await?;
     permit(app, account, &subject, &asked, is_delegated)?;
     let claims = acting(app, account, subject, asked, is_delegated, app.now())?;
+    // Whoever has to show something with its own token has to show it with this one.
+    let claims = Claims { cnf: caller.cnf.clone(), ..claims };
     app.sign_for_service(account, claims, app.now())
 }
 

@@ -50,7 +50,10 @@ async fn attempt(app: &Arc<App>, asked: IssueServiceToken, origin: &Origin) -> R
     }
     let account = &service.account;
     match permit(app, account, &asked) {
-        Ok(audience) => app.issue_to_service(account, audience, asked.scope, app.now()),
+        Ok(audience) => {
+            let cnf = asked.proof.confirmation();
+            app.issue_to_service(account, audience, asked.scope, cnf, app.now())
+        }
         Err(refusal) => Err(record(app, account, Some(account.id), origin, refusal).await),
     }
 }

@@ -72,6 +72,7 @@ use crate::{
     },
     domain::{
         algorithm::Algorithm,
+        certificate_header::CertificateHeader,
         claims::{Claims, MAX_ACCESS_TTL_SECONDS, MAX_LEEWAY_SECONDS, OWN_AUDIENCE},
         network::Prefixes,
         password::PasswordPolicy,
@@ -120,6 +121,10 @@ pub struct Settings {
     pub prefixes: Prefixes,
     /// Whose word for a caller's address counts.
     pub trusted_proxies: TrustedProxies,
+    /// Clients may show a certificate when they connect.
+    pub asks_for_certificates: bool,
+    /// Where a trusted proxy tells its client's certificate.
+    pub certificate_header: Option<CertificateHeader>,
     /// People can make themselves users.
     pub signup_open: bool,
     /// Keys and signatures.
@@ -158,6 +163,11 @@ pub struct SigningSettings {
 }
 
 impl Settings {
+    /// Whether anybody can have a certificate here.
+    pub fn takes_certificates(&self) -> bool {
+        self.asks_for_certificates || self.certificate_header.is_some()
+    }
+
     /// How long anything may be believed that is signed now, with clocks that differ.
     fn longest_life(&self) -> TimeDelta {
         longest_life(self.leeway)
@@ -231,7 +241,7 @@ impl App {
 
     /// Which service calls with this token, and shows this beside it.
     pub async fn authenticate_service(&self, token: &str, shown: &Shown) -> Result<ServiceCaller, Error> {
-        ServiceCaller::new(&self.check_own(token, shown).await?)
+        ServiceCaller::new(self.check_own(token, shown).await?)
     }
 
     async fn check_own(&self, token: &str, shown: &Shown) -> Result<Claims, Error> {

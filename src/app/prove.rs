@@ -14,7 +14,8 @@ use super::{
 use crate::{
     crypto::{client_secret::ClientSecret, digest::digest_of},
     domain::{
-        claims::MAX_LEEWAY_SECONDS,
+        certificate::{Certificate, Named},
+        claims::{Confirmation, MAX_LEEWAY_SECONDS},
         service_account::{Federated, Proof},
     },
     models::used_assertions,
@@ -27,6 +28,17 @@ pub enum Presented {
     ClientSecret(SecretString),
     /// An assertion: its own (RFC 7523), or a token of a trusted issuer.
     Assertion(SecretString),
+    /// Nothing but the certificate that it has shown, if it has (RFC 8705).
+    Certificate(Option<Arc<Certificate>>),
+}
+
+impl Presented {
+    /// What the holder of a token shows that was given for it.
+    pub(super) fn confirmation(&self) -> Option<Box<Confirmation>> {
+        let Self::Certificate(Some(certificate)) = self else { return None };
+        let x5t_s256 = Some(certificate.thumbprint.clone());
+        Some(Box::new(Confirmation { x5t_s256, ..Confirmation::default() }))
+    }
 }
 
 impl fmt::Debug for Presented {
@@ -34,6 +46,7 @@ impl fmt::Debug for Presented {
         f.write_str(match self {
             Self::ClientSecret(_) => "ClientSecret(..)",
             Self::Assertion(_) => "Assertion(..)",
+            Self::Certificate(_) => "Certificate(..)",
         })
     }
 }
@@ -50,6 +63,13 @@ impl Service {
     fn good_federations(&self, now: DateTime<Utc>) -> impl Iterator<Item = &Federated> {
         self.good(now).filter_map(|opened| match &opened.credential.proof {
             Proof::Federated(federated) => Some(federated),
+            _ => None,
+        })
+    }
+
+    fn good_certificates(&self, now: DateTime<Utc>) -> impl Iterator<Item = &Named> {
+        self.good(now).filter_map(|opened| match &opened.credential.proof {
+            Proof::Mtls(named) => Some(named),
             _ => None,
         })
     }
@@ -78,6 +98,15 @@ impl App {
                     }
                     Ok(_) => Box::pin(self.prove_by_federation(service, assertion)).await,
                     Err(refusal) => Err(wrong_assertion(refusal.into())),
+                }
+            }
+            Presented::Certificate(None) => Err(wrong("no certificate")),
+            Presented::Certificate(Some(certificate)) => {
+                let mut known = service.good_certificates(self.now());
+                if known.any(|named| named.takes(certificate)) {
+                    Ok(())
+                } else {
+                    Err(wrong("another certificate"))
                 }
             }
         }

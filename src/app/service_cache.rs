@@ -80,6 +80,7 @@ impl Weighter<Uuid, Arc<Service>> for BySize {
             Proof::PrivateKeyJwt(KeySource::Json(json)) => 3 * json.len(),
             Proof::PrivateKeyJwt(KeySource::Url(_)) => FETCHED,
             Proof::ClientSecret(_) | Proof::Federated(_) => 256,
+            Proof::Mtls(named) => 256 + named.as_str().len(),
         };
         let bytes: usize = service.credentials.iter().map(size).sum();
         1 + u64::try_from(bytes / 1024).unwrap_or(u64::MAX)
@@ -231,7 +232,7 @@ impl App {
 /// Keys that were fetched for it before are not fetched again.
 fn open(credential: Credential, before: Option<&Service>) -> Result<Opened, String> {
     let keys = match &credential.proof {
-        Proof::ClientSecret(_) | Proof::Federated(_) => None,
+        Proof::ClientSecret(_) | Proof::Federated(_) | Proof::Mtls(_) => None,
         Proof::PrivateKeyJwt(source) => {
             let known = before.and_then(|before| {
                 let same = before.credentials.iter().find(|known| known.credential.id == credential.id)?;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{App, Error, session_makers::SessionMaker};
 use crate::domain::{
-    claims::{ACCESS_TOKEN_TYPE, Claims, Profile, ServiceClaims, UserClaims},
+    claims::{ACCESS_TOKEN_TYPE, Claims, Confirmation, Profile, ServiceClaims, UserClaims},
     service_account::ServiceAccount,
 };
 
@@ -97,12 +97,13 @@ impl App {
         })
     }
 
-    /// Makes a token for an account. It may ask for what it asks for.
+    /// Makes a token for an account, which may ask for what it asks for; `cnf` is what it will have to show with it.
     pub(super) fn issue_to_service(
         &self,
         account: &ServiceAccount,
         audience: Vec<String>,
         scope: String,
+        cnf: Option<Box<Confirmation>>,
         now: DateTime<Utc>,
     ) -> Result<ServiceToken, Error> {
         let ttl = account.token_ttl.unwrap_or(self.settings.service_ttl);
@@ -120,7 +121,7 @@ impl App {
             user: None,
             service: Some(ServiceClaims { ver: account.token_version, tenant_id: account.tenant_id }),
             act: None,
-            cnf: None,
+            cnf,
         };
         self.sign_for_service(account, claims, now)
     }

@@ -11,6 +11,7 @@ use crate::{
     app::{Settings, SigningSettings, cleanup::CleanupSettings, longest_life},
     crypto::{passwords::HashSettings, sealing::Sealer},
     domain::{
+        certificate_header::CertificateHeader,
         claims::{MAX_ACCESS_TTL_SECONDS, MAX_LEEWAY_SECONDS},
         network::Prefixes,
         password::PasswordPolicy,
@@ -123,6 +124,8 @@ fn check_server(check: &Check<'_>, config: &Config) -> Result<(), BadSetting> {
         "is beyond loopback, where tokens and passwords must not travel in plain text: \
          set server.tls_cert and server.tls_key, or allow it with --allow-plaintext",
     )?;
+    let has_both = has_tls || server.client_ca.is_none();
+    check.require(has_both, "server.client_ca", "needs server.tls_cert and server.tls_key beside it")?;
     check.duration("server.drain_timeout", server.drain_timeout, Duration::ZERO, HOUR)?;
     Ok(())
 }
@@ -154,6 +157,8 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
         sessions: session_rules(check, config)?,
         prefixes: prefixes(check, config)?,
         trusted_proxies: trusted_proxies(check, config)?,
+        asks_for_certificates: config.server.client_ca.is_some(),
+        certificate_header: certificate_header(check, config)?,
         signup_open: accounts.signup == SignUp::Open,
         signing: signing_settings(check, config)?,
         poll_interval: database.poll_interval,
@@ -213,6 +218,16 @@ fn trusted_proxies(check: &Check<'_>, config: &Config) -> Result<TrustedProxies,
         proxy::parse_network(text).map_or_else(|| check.refuse("server.trusted_proxies", problem()), Ok)
     };
     config.server.trusted_proxies.iter().map(parse).collect()
+}
+
+fn certificate_header(check: &Check<'_>, config: &Config) -> Result<Option<CertificateHeader>, BadSetting> {
+    let setting = "server.client_cert_header";
+    let name = config.server.client_cert_header.as_deref();
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    let has_proxies = !config.server.trusted_proxies.is_empty();
+    check.require(has_proxies, setting, "needs server.trusted_proxies beside it: nobody else is believed")?;
+    let header = CertificateHeader::named(name);
+    header.map_or_else(|| check.refuse(setting, "is not the name of a header"), |header| Ok(Some(header)))
 }
 
 fn signing_settings(check: &Check<'_>, config: &Config) -> Result<SigningSettings, BadSetting> {

@@ -8,6 +8,10 @@ pub mod algorithm;
 pub mod audience;
 #[cfg(feature = "server")]
 pub mod audit;
+#[cfg(feature = "server")]
+pub mod certificate;
+#[cfg(feature = "server")]
+pub mod certificate_header;
 pub mod claims;
 #[cfg(feature = "server")]
 pub mod device;

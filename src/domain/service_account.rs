@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    InvalidField, text,
+    InvalidField,
+    certificate::Named,
+    text,
     trusted_issuer::{self, KeySource},
 };
 
@@ -151,6 +153,8 @@ pub enum Proof {
     PrivateKeyJwt(KeySource),
     /// Tokens of a trusted issuer.
     Federated(Federated),
+    /// A certificate (RFC 8705).
+    Mtls(Named),
 }
 
 /// Which tokens of a trusted issuer.

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::domain::{
     Inconsistent,
+    certificate::Named,
     service_account::{Credential, Federated, Proof},
     trusted_issuer::KeySource,
 };
@@ -22,6 +23,7 @@ use crate::domain::{
 const CLIENT_SECRET: &str = "client_secret";
 const PRIVATE_KEY_JWT: &str = "private_key_jwt";
 const FEDERATED: &str = "federated";
+const MTLS: &str = "mtls";
 
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = service_credentials)]
@@ -44,6 +46,8 @@ struct Detail {
     jwks_uri: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     federated: Option<Federated>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mtls: Option<Named>,
 }
 
 const fn inconsistent(column: &'static str) -> Inconsistent {
@@ -65,6 +69,7 @@ impl TryFrom<&Credential> for Row {
             Proof::Federated(federated) => {
                 (FEDERATED, None, Detail { federated: Some(federated.clone()), ..Detail::default() })
             }
+            Proof::Mtls(named) => (MTLS, None, Detail { mtls: Some(named.clone()), ..Detail::default() }),
         };
         Ok(Self {
             id: IdCol(credential.id),
@@ -94,6 +99,7 @@ impl TryFrom<Row> for Credential {
                 Proof::PrivateKeyJwt(KeySource::url("jwks_uri", &url).map_err(|_| inconsistent("detail"))?)
             }
             (FEDERATED, None, Detail { federated: Some(federated), .. }) => Proof::Federated(federated),
+            (MTLS, None, Detail { mtls: Some(named), .. }) => Proof::Mtls(named),
             _ => return Err(inconsistent("kind")),
         };
         Ok(Self {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{convert, parse};
+use super::{convert, parse, peer};
 use crate::{
     app::{
         App, Error, SignedIn,
@@ -164,10 +164,11 @@ impl Auth for Service {
         &self,
         request: Request<proto::IssueServiceTokenRequest>,
     ) -> Result<Response<proto::IssueServiceTokenResponse>, Status> {
+        let certificate = certificate(&self.0, &request);
         let (origin, message) = parse::open(request);
         let audience = text::audience("audience", &message.audience)?;
         let scope = text::scope("scope", &message.scope)?;
-        let (client_id, proof) = presented(message)?;
+        let (client_id, proof) = presented(message, certificate)?;
         let asked = IssueServiceToken { client_id, proof, audience, scope };
         let token = issue_service_token::issue_service_token(&self.0, asked, &origin).await?;
         Ok(Response::new(proto::IssueServiceTokenResponse { tokens: Some(convert::service_token(token)) }))
@@ -196,8 +197,19 @@ impl Auth for Service {
     }
 }
 
+/// The certificate of who asks, or that it has none, where it presents nothing else and could have one.
+fn certificate(app: &App, request: &Request<proto::IssueServiceTokenRequest>) -> Option<Presented> {
+    let message = request.get_ref();
+    let is_bare = message.client_secret.is_empty() && message.client_assertion.is_empty();
+    let asks = || peer::certificate(app, request.extensions(), request.metadata().as_ref());
+    (is_bare && app.settings.takes_certificates()).then(|| Presented::Certificate(asks()))
+}
+
 /// Who says to ask, and what it proves that with. Whatever names no account is as good as a wrong credential.
-fn presented(message: proto::IssueServiceTokenRequest) -> Result<(Uuid, Presented), Error> {
+fn presented(
+    message: proto::IssueServiceTokenRequest,
+    certificate: Option<Presented>,
+) -> Result<(Uuid, Presented), Error> {
     let proto::IssueServiceTokenRequest {
         client_id,
         client_secret,
@@ -206,6 +218,9 @@ fn presented(message: proto::IssueServiceTokenRequest) -> Result<(Uuid, Presente
         ..
     } = message;
     let id_of = |client_id: &str| Uuid::try_parse(client_id).unwrap_or_default();
+    if let Some(certificate) = certificate {
+        return Ok((id_of(&client_id), certificate));
+    }
     match (client_secret.is_empty(), client_assertion.is_empty()) {
         (false, true) => Ok((id_of(&client_id), Presented::ClientSecret(client_secret.into()))),
         (true, false) => {

@@ -2,7 +2,7 @@
 //! on, and it is counted and logged.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,12 +13,13 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 use tracing::Instrument;
 
 use super::{
+    peer::{self, Peer},
     policy::{self, Who},
     status,
 };
@@ -35,10 +36,6 @@ const MAX_USER_AGENT: usize = 256;
 
 /// A call that has no answer by then is given up, as where its message never comes. Streams go on.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The peer of a connection, as the listener puts it into the request's extensions.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
 
 /// Lets a call pass, or answers for it.
 pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
@@ -68,7 +65,7 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
         code: Code::Cancelled,
     };
     let answer = async {
-        match admit(&app, who, request.headers()).await {
+        match admit(&app, who, request.extensions(), request.headers()).await {
             Ok(caller) => {
                 if let Known::User(caller) = &caller {
                     app.note_seen(caller, &origin);
@@ -146,14 +143,17 @@ enum Known {
 }
 
 /// Who calls, where the method wants to know.
-async fn admit(app: &App, who: Who, headers: &HeaderMap) -> Result<Known, Error> {
-    let shown = Shown::default();
-    match who {
-        Who::Anyone => return Ok(Known::Nobody),
-        Who::Service => return Ok(Known::Service(app.authenticate_service(bearer(headers)?, &shown).await?)),
-        Who::SignedIn | Who::User | Who::Admin => {}
+async fn admit(app: &App, who: Who, extensions: &Extensions, headers: &HeaderMap) -> Result<Known, Error> {
+    if who == Who::Anyone {
+        return Ok(Known::Nobody);
     }
-    let caller = app.authenticate(bearer(headers)?, &shown).await?;
+    let token = bearer(headers)?;
+    let certificate = peer::certificate(app, extensions, headers);
+    let shown = Shown { certificate: certificate.map(|it| it.thumbprint.clone()), ..Shown::default() };
+    if who == Who::Service {
+        return Ok(Known::Service(app.authenticate_service(token, &shown).await?));
+    }
+    let caller = app.authenticate(token, &shown).await?;
     if caller.must_change_password && who != Who::SignedIn {
         return Err(Error::PasswordChangeRequired);
     }
@@ -176,7 +176,8 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
 }
 
 fn origin(app: &App, request: &Request) -> Origin {
-    let address = request.extensions().get::<Peer>().map(|peer| client(app, peer.0.ip(), request.headers()));
+    let address =
+        request.extensions().get::<Peer>().map(|peer| client(app, peer.address.ip(), request.headers()));
     let user_agent = request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     // A header that is text is ASCII.
     let user_agent = user_agent.and_then(|text| text.get(..text.len().min(MAX_USER_AGENT)));

@@ -10,6 +10,7 @@ mod convert;
 pub mod gate;
 mod keys;
 mod parse;
+pub mod peer;
 pub mod policy;
 mod service_accounts;
 mod session;

@@ -15,12 +15,15 @@ use crate::{
     },
     domain::{
         InvalidField,
+        certificate::Named,
         claims::MAX_ACCESS_TTL_SECONDS,
         service_account::{self, Allowed, Credential, Federated, Grant, Proof, ServiceAccount},
         text,
         trusted_issuer::KeySource,
     },
-    proto::{self, create_credential_request::Kind, credential, service_accounts_server::ServiceAccounts},
+    proto::{
+        self, create_credential_request::Kind, credential, mtls, service_accounts_server::ServiceAccounts,
+    },
 };
 
 const ACCOUNT_ID: &str = "service_account_id";
@@ -127,6 +130,7 @@ impl ServiceAccounts for Service {
                 let claims = claims.into_iter().collect();
                 NewProof::Federated(Federated::parse("federated", &issuer, &subject, claims)?)
             }
+            Some(Kind::Mtls(proto::Mtls { certificate })) => NewProof::Mtls(certificates(certificate)?),
             None => return Err(InvalidField::new("kind", "is not given").into()),
         };
         let expire_time = message.expire_time.map(|time| instant("expire_time", time)).transpose()?;
@@ -185,6 +189,15 @@ fn key_source(keys: &proto::PrivateKeyJwt) -> Result<KeySource, InvalidField> {
     }
 }
 
+fn certificates(told: Option<mtls::Certificate>) -> Result<Named, InvalidField> {
+    match told {
+        Some(mtls::Certificate::SanDns(name)) => Named::san_dns("mtls", &name),
+        Some(mtls::Certificate::SanUri(uri)) => Named::san_uri("mtls", &uri),
+        Some(mtls::Certificate::CertificateThumbprint(it)) => Named::thumbprint("mtls", &it),
+        None => Err(InvalidField::new("mtls", "says of no certificate which it is")),
+    }
+}
+
 fn instant(field: &'static str, told: prost_types::Timestamp) -> Result<DateTime<Utc>, InvalidField> {
     let nanos = u32::try_from(told.nanos).ok();
     let time = nanos.and_then(|nanos| DateTime::from_timestamp(told.seconds, nanos));
@@ -231,6 +244,14 @@ fn told_credential(credential: Credential) -> proto::Credential {
                 subject,
                 claims: claims.into_iter().collect(),
             })
+        }
+        Proof::Mtls(named) => {
+            let certificate = Some(match named {
+                Named::SanDns(name) => mtls::Certificate::SanDns(name),
+                Named::SanUri(uri) => mtls::Certificate::SanUri(uri),
+                Named::CertificateThumbprint(it) => mtls::Certificate::CertificateThumbprint(it),
+            });
+            credential::Kind::Mtls(proto::Mtls { certificate })
         }
     };
     proto::Credential {

@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::Connected;
 
 use super::tls::Tls;
-use crate::rpc::gate::Peer;
+use crate::rpc::peer::Peer;
 
 /// How long a client may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ const BACKLOG: usize = 128;
 /// A connection that is ready for HTTP.
 pub(super) struct Conn {
     socket: Socket,
-    peer: SocketAddr,
+    peer: Peer,
     /// Until it is known which HTTP it speaks.
     opening: Option<Opening>,
 }
@@ -68,7 +68,7 @@ enum Socket {
 }
 
 impl Conn {
-    fn new(socket: Socket, peer: SocketAddr) -> Self {
+    fn new(socket: Socket, peer: Peer) -> Self {
         let opening = Opening { patience: Box::pin(sleep(OPENING)), expected: PREFACE };
         Self { socket, peer, opening: Some(opening) }
     }
@@ -82,21 +82,16 @@ pub(super) fn incoming(
     tasks: &TaskTracker,
 ) -> impl Stream<Item = io::Result<Conn>> + use<> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
-    let acceptor = tls.map(|tls| tls.acceptor());
     tasks.spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = accept(listener, acceptor, sender) => {}
+            () = accept(listener, tls, sender) => {}
         }
     });
     ReceiverStream::new(receiver)
 }
 
-async fn accept(
-    listener: TcpListener,
-    acceptor: Option<TlsAcceptor>,
-    sender: mpsc::Sender<io::Result<Conn>>,
-) {
+async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, sender: mpsc::Sender<io::Result<Conn>>) {
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -111,14 +106,15 @@ async fn accept(
             tracing::debug!(%error, "a connection went away");
             continue;
         }
-        match &acceptor {
+        match &tls {
             None => {
-                if sender.send(Ok(Conn::new(Socket::Plain(stream), peer))).await.is_err() {
+                let conn = Conn::new(Socket::Plain(stream), Peer::new(peer));
+                if sender.send(Ok(conn)).await.is_err() {
                     return;
                 }
             }
-            Some(acceptor) => {
-                tokio::spawn(handshake(acceptor.clone(), stream, peer, sender.clone()));
+            Some(tls) => {
+                tokio::spawn(handshake(tls.acceptor(), stream, peer, sender.clone()));
             }
         }
     }
@@ -132,6 +128,11 @@ async fn handshake(
 ) {
     match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
+            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let peer = match certificate {
+                Some(certificate) => Peer::new(peer).with_certificate(certificate),
+                None => Peer::new(peer),
+            };
             // Nobody takes it any more when the server stops.
             let _ = sender.send(Ok(Conn::new(Socket::Tls(Box::new(stream)), peer))).await;
         }
@@ -144,7 +145,7 @@ impl Connected for Conn {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        Peer(self.peer)
+        self.peer.clone()
     }
 }
 

@@ -16,6 +16,7 @@
 mod attach;
 mod bound;
 pub(crate) mod budget;
+mod certificate;
 mod channel;
 mod checked;
 mod checking;
@@ -44,6 +45,7 @@ use quick_cache::sync::Cache;
 
 pub use attach::{AccessToken, TokenLayer, WithToken};
 pub use bound::Shown;
+pub use certificate::{ClientCertificate, certificate_thumbprint};
 use checked::CheckedTokens;
 pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale, Standing, StartError};
 #[cfg(feature = "encryption")]

@@ -204,6 +204,17 @@ async fn a_certificate_needs_its_key_and_a_key_its_certificate() -> Outcome {
 }
 
 #[tokio::test]
+async fn certificates_of_clients_are_asked_for_over_tls_and_believed_of_trusted_proxies() -> Outcome {
+    let needs = ["server.client_ca", "server.tls_cert", "server.tls_key"];
+    refuse_variable("TESSERA_SERVER__CLIENT_CA", "clients.pem", &needs).await?;
+    let header = "server.client_cert_header";
+    refuse_variable("TESSERA_SERVER__CLIENT_CERT_HEADER", "client-cert", &[header, "server.trusted_proxies"])
+        .await?;
+    let toml = "[server]\ntrusted_proxies = [\"10.0.0.1\"]\nclient_cert_header = \"client cert\"\n";
+    refuse_file(toml, &[header]).await
+}
+
+#[tokio::test]
 async fn key_encryption_keys_come_from_one_place() -> Outcome {
     let home = empty().await?;
     let key = format!("main:{}=", "A".repeat(43));

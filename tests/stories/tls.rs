@@ -1,138 +1,47 @@
 //! TLS from files that are exchanged while it serves.
 
-use std::{
-    error::Error,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs::default_provider,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use tempfile::TempDir;
 use tessera::{
     proto::{LogoutRequest, create_trusted_issuer_request::Keys},
     verifier::{ConnectBuilder, StartError, Verifier},
 };
 use tokio::{net::TcpStream, process::Command};
 use tokio_rustls::TlsConnector;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::trusted_issuers::{ISSUER, register, with_keys};
-use crate::support::{Ended, Home, Kind, Outcome, Server, authorized, eventually, run};
+use crate::support::{
+    Authority, Home, Kind, Outcome, Server, authorized, eventually, over_tls, replace, run,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-const OPENSSL: &str = "
-[req]
-distinguished_name = name
-prompt = no
-[name]
-CN = the tests
-[authority]
-basicConstraints = critical, CA:TRUE
-keyUsage = critical, keyCertSign
-[leaf]
-basicConstraints = critical, CA:FALSE
-subjectAltName = IP:127.0.0.1, DNS:localhost
-";
-
-/// A certificate authority of the test's own, and what it issues.
-struct Authority(TempDir);
-
-/// A certificate and its key, PEM.
-struct Leaf {
-    cert: PathBuf,
-    key: PathBuf,
+/// Starts a server with these files, reached by a client that trusts this authority.
+async fn start(authority: &Authority, home: &Home) -> Result<Server> {
+    let tls = authority.client_tls(None)?;
+    Server::of_binary_at(serve(home), |address| over_tls(address, tls)).await
 }
 
-impl Authority {
-    async fn new() -> Result<Self> {
-        let authority = Self(TempDir::new()?);
-        std::fs::write(authority.0.path().join("openssl.cnf"), OPENSSL)?;
-        authority.request("ca", &["-x509", "-extensions", "authority"]).await?;
-        Ok(authority)
-    }
-
-    /// Makes a key and a request, or with `-x509` a certificate, for it.
-    async fn request(&self, name: &str, more: &[&str]) -> Outcome {
-        let subject = format!("/CN={name}");
-        let (key, out) = (format!("{name}.key"), format!("{name}.pem"));
-        let request = ["req", "-new", "-config", "openssl.cnf", "-nodes", "-newkey", "ec"];
-        let curve = ["-pkeyopt", "ec_paramgen_curve:P-256", "-subj", &subject];
-        let files = ["-keyout", &key, "-out", &out];
-        self.openssl(&[&request[..], &curve, &files, more].concat()).await
-    }
-
-    async fn issue(&self, name: &str, serial: &str) -> Result<Leaf> {
-        self.request(name, &[]).await?;
-        let (request, out) = (format!("{name}.pem"), format!("{name}-cert.pem"));
-        let sign = ["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key"];
-        let what = ["-set_serial", serial, "-days", "2", "-extfile", "openssl.cnf"];
-        let files = ["-extensions", "leaf", "-out", &out];
-        self.openssl(&[&sign[..], &what, &files].concat()).await?;
-        Ok(Leaf { cert: self.0.path().join(out), key: self.0.path().join(format!("{name}.key")) })
-    }
-
-    async fn openssl(&self, args: &[&str]) -> Outcome {
-        let mut command = Command::new("openssl");
-        command.args(args).current_dir(self.0.path());
-        let Ended { code, stderr, .. } = run(command).await?;
-        if code == Some(0) { Ok(()) } else { Err(format!("openssl {args:?}: {stderr}").into()) }
-    }
-
-    fn certificate(&self) -> PathBuf {
-        self.0.path().join("ca.pem")
-    }
-
-    /// Starts a server with these files, reached by a client that trusts this authority.
-    async fn start(&self, home: &Home) -> Result<Server> {
-        let authority = Certificate::from_pem(std::fs::read(self.certificate())?);
-        let tls = ClientTlsConfig::new().ca_certificate(authority);
-        Server::of_binary_at(serve(home), |address| {
-            Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)
-        })
-        .await
-    }
-
-    /// The certificate that a new connection is shown, once the client has accepted it.
-    async fn shown(&self, address: SocketAddr) -> Result<CertificateDer<'static>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.certificate())?)?;
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = TcpStream::connect(address).await?;
-        let name = ServerName::from(address.ip());
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-        let shown = stream.get_ref().1.peer_certificates();
-        let first = shown.and_then(<[_]>::first).ok_or("no certificate was shown")?;
-        Ok(first.clone().into_owned())
-    }
-}
-
-impl Leaf {
-    fn der(&self) -> Result<CertificateDer<'static>> {
-        Ok(CertificateDer::from_pem_file(&self.cert)?)
-    }
-
-    /// Puts both files where the server looks.
-    fn install(&self, home: &Home) -> Outcome {
-        replace(&self.cert, &home.dir().join("cert.pem"))?;
-        replace(&self.key, &home.dir().join("key.pem"))
-    }
-}
-
-/// As a careful operator does: a file is whole whenever somebody reads it.
-fn replace(from: &Path, to: &Path) -> Outcome {
-    let new = to.with_extension("new");
-    std::fs::copy(from, &new)?;
-    Ok(std::fs::rename(new, to)?)
+/// The certificate that a new connection is shown, once a client has accepted it that trusts this authority.
+async fn shown(authority: &Authority, address: SocketAddr) -> Result<CertificateDer<'static>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority.certificate())?)?;
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::from(address.ip());
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let shown = stream.get_ref().1.peer_certificates();
+    let first = shown.and_then(<[_]>::first).ok_or("no certificate was shown")?;
+    Ok(first.clone().into_owned())
 }
 
 fn with_tls(command: &mut Command) -> &mut Command {
@@ -156,7 +65,7 @@ async fn home() -> Result<Home> {
 async fn whoever_trusts_the_authority_is_served_and_plain_text_is_not() -> Outcome {
     let (authority, home) = (Authority::new().await?, home().await?);
     authority.issue("first", "1").await?.install(&home)?;
-    let server = authority.start(&home).await?;
+    let server = start(&authority, &home).await?;
     assert!(server.said().contains(&format!("https://{}", server.address)), "{}", server.said());
     server.admin().await?;
 
@@ -173,7 +82,7 @@ async fn whoever_trusts_the_authority_is_served_and_plain_text_is_not() -> Outco
     assert!(!page.unwrap_or_default().contains("keys"));
 
     let stranger = Authority::new().await?;
-    let refused = stranger.shown(server.address).await;
+    let refused = shown(&stranger, server.address).await;
     assert!(
         refused.is_err_and(|error| error.to_string().contains("invalid peer certificate")),
         "a client that trusts another authority"
@@ -185,7 +94,7 @@ async fn whoever_trusts_the_authority_is_served_and_plain_text_is_not() -> Outco
 async fn http_1_1_and_http_2_share_the_port() -> Outcome {
     let (authority, home) = (Authority::new().await?, home().await?);
     authority.issue("first", "1").await?.install(&home)?;
-    let server = authority.start(&home).await?;
+    let server = start(&authority, &home).await?;
     server.admin().await?;
     let mut command = Command::new("curl");
     command
@@ -208,14 +117,14 @@ async fn a_new_certificate_is_shown_without_a_restart() -> Outcome {
     let first = authority.issue("first", "1").await?;
     let second = authority.issue("second", "2").await?;
     first.install(&home)?;
-    let server = authority.start(&home).await?;
+    let server = start(&authority, &home).await?;
     let admin = server.admin().await?;
-    assert_eq!(authority.shown(server.address).await?, first.der()?);
+    assert_eq!(shown(&authority, server.address).await?, first.der()?);
 
     second.install(&home)?;
     let begun = std::time::Instant::now();
     eventually("the new certificate is shown", async || {
-        Ok(authority.shown(server.address).await? == second.der()?)
+        Ok(shown(&authority, server.address).await? == second.der()?)
     })
     .await?;
     println!("the new certificate was shown after {:?}", begun.elapsed());
@@ -230,7 +139,7 @@ async fn a_new_certificate_that_makes_no_sense_leaves_the_old_one() -> Outcome {
     let first = authority.issue("first", "1").await?;
     let second = authority.issue("second", "2").await?;
     first.install(&home)?;
-    let server = authority.start(&home).await?;
+    let server = start(&authority, &home).await?;
     let cert = home.dir().join("cert.pem");
     let refusals = || server.said().matches("the new certificate is not taken up").count();
 
@@ -242,16 +151,16 @@ async fn a_new_certificate_that_makes_no_sense_leaves_the_old_one() -> Outcome {
     for (index, bad) in [&garbage, &empty, &second.cert].into_iter().enumerate() {
         replace(bad, &cert)?;
         eventually("the server has seen the file", async || Ok(refusals() > index)).await?;
-        assert_eq!(authority.shown(server.address).await?, first.der()?, "{index}");
+        assert_eq!(shown(&authority, server.address).await?, first.der()?, "{index}");
     }
     std::fs::remove_file(&cert)?;
     server.admin().await?;
-    assert_eq!(authority.shown(server.address).await?, first.der()?);
+    assert_eq!(shown(&authority, server.address).await?, first.der()?);
 
     // The other half follows.
     second.install(&home)?;
     eventually("the new certificate is shown", async || {
-        Ok(authority.shown(server.address).await? == second.der()?)
+        Ok(shown(&authority, server.address).await? == second.der()?)
     })
     .await?;
     server.stop().await
@@ -279,7 +188,7 @@ async fn it_does_not_start_with_files_that_make_no_sense() -> Outcome {
     std::fs::write(&key, "nonsense")?;
     refused("key.pem: ").await?;
     first.install(&home)?;
-    authority.start(&home).await?.stop().await
+    start(&authority, &home).await?.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,7 +196,7 @@ async fn health_asks_over_tls_and_believes_no_other_certificate() -> Outcome {
     let (authority, home) = (Authority::new().await?, home().await?);
     let other = authority.issue("other", "2").await?;
     authority.issue("first", "1").await?.install(&home)?;
-    let server = authority.start(&home).await?;
+    let server = start(&authority, &home).await?;
     let health = async |cert: &Path| {
         let mut command = home.binary();
         command.args(["health", "--listen", &server.address.to_string()]);
@@ -305,7 +214,7 @@ async fn health_asks_over_tls_and_believes_no_other_certificate() -> Outcome {
 async fn keys_of_another_issuer_come_over_tls_from_whom_the_system_trusts() -> Outcome {
     let (authority, issuers_home) = (Authority::new().await?, home().await?);
     authority.issue("first", "1").await?.install(&issuers_home)?;
-    let issuer = authority.start(&issuers_home).await?;
+    let issuer = start(&authority, &issuers_home).await?;
     let url = format!("https://{}/.well-known/jwks.json", issuer.address);
     let stranger = Authority::new().await?;
     for (trusted, is_fetched) in [(&authority, true), (&stranger, false)] {
@@ -334,13 +243,13 @@ async fn keys_of_another_issuer_come_over_tls_from_whom_the_system_trusts() -> O
 async fn clients_that_never_finish_their_handshake_hold_up_nobody() -> Outcome {
     let (authority, home) = (Authority::new().await?, home().await?);
     authority.issue("first", "1").await?.install(&home)?;
-    let server = authority.start(&home).await?;
+    let server = start(&authority, &home).await?;
     let mut silent = Vec::new();
     // More than may wait to be served.
     for _ in 0..200 {
         silent.push(TcpStream::connect(server.address).await?);
     }
-    authority.shown(server.address).await?;
+    shown(&authority, server.address).await?;
     server.admin().await?;
     server.stop().await?;
     drop(silent);
@@ -351,11 +260,9 @@ async fn clients_that_never_finish_their_handshake_hold_up_nobody() -> Outcome {
 async fn a_connected_verifier_believes_only_whom_it_trusts() -> Outcome {
     let (authority, home) = (Authority::new().await?, home().await?);
     authority.issue("first", "1").await?.install(&home)?;
-    let server = authority.start(&home).await?;
+    let server = start(&authority, &home).await?;
     let connect = |trusted: &Authority| -> Result<ConnectBuilder> {
-        let authority = Certificate::from_pem(std::fs::read(trusted.certificate())?);
-        let tls = ClientTlsConfig::new().ca_certificate(authority);
-        let endpoint = Endpoint::from_shared(format!("https://{}", server.address))?.tls_config(tls)?;
+        let endpoint = over_tls(server.address, trusted.client_tls(None)?)?;
         Ok(Verifier::connect(endpoint).issuer("http://127.0.0.1:50051").audience("tessera"))
     };
     let verifier = connect(&authority)?.start().await?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::{Router, extract::Request, routing::any};
-use tessera::verifier::{ClaimsOf, Guard, GuardInterceptor};
+use tessera::verifier::{ClaimsOf, ClientCertificate, Guard, GuardInterceptor};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -15,8 +15,8 @@ use tokio::{
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
-    service::{Routes, interceptor::InterceptedService},
-    transport::{Channel, Endpoint, Server as TonicServer},
+    service::{InterceptorLayer, Routes, interceptor::InterceptedService},
+    transport::{Channel, Endpoint, Server as TonicServer, ServerTlsConfig},
 };
 use tonic_health::pb::health_client::HealthClient;
 
@@ -38,6 +38,20 @@ impl Guarded {
         };
         let router = Router::new().route("/greet", any(greet)).route("/public", any(greet));
         Self::serve(guard, Routes::from(router).add_service(health)).await
+    }
+
+    /// Serves health over TLS behind this guard, which is told what certificates its callers show.
+    pub async fn start_with_tls(guard: Guard, tls: ServerTlsConfig) -> Result<Self, Box<dyn Error>> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let (_, health) = tonic_health::server::health_reporter();
+        let serving = TonicServer::builder()
+            .tls_config(tls)?
+            .layer(InterceptorLayer::new(with_certificate))
+            .layer(guard)
+            .add_service(health)
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        Ok(Self { address, task: tokio::spawn(serving) })
     }
 
     /// Serves these routes behind this guard.
@@ -90,6 +104,14 @@ impl Guarded {
         timeout(FENCE, stream.read_to_string(&mut page)).await??;
         Ok(page)
     }
+}
+
+/// As the documentation of `ClientCertificate` has it.
+fn with_certificate(mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+    if let Some(certificate) = request.peer_certs().and_then(|chain| ClientCertificate::of_chain(&chain)) {
+        request.extensions_mut().insert(certificate);
+    }
+    Ok(request)
 }
 
 impl Drop for Guarded {

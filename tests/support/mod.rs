@@ -3,6 +3,7 @@
 //!
 //! `stories!` makes of each story a test for each kind of home.
 
+mod authority;
 mod clients;
 mod clock;
 mod envoy;
@@ -19,6 +20,7 @@ mod server;
 mod services;
 mod watcher;
 
+pub use authority::{Authority, Leaf, over_tls, replace};
 pub use clients::{client, file, installed, run_client};
 pub use clock::{ShiftedClock, TestClock};
 pub use envoy::{Envoy, Provider};

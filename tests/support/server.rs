@@ -29,10 +29,10 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use super::{ADMIN_PASSWORD, TestClock, postgres};
+use super::{ADMIN_PASSWORD, TestClock, over_tls, postgres};
 
 /// How long anything may take before the test gives up: not a measure, a fence.
 pub const FENCE: Duration = Duration::from_secs(60);
@@ -122,9 +122,22 @@ impl Home {
 
     /// Starts a server with settings of a TOML file.
     pub async fn start_with(&self, toml: &str) -> Result<Server, Box<dyn Error>> {
+        self.start_at(toml, plain).await
+    }
+
+    /// The same for a server that is reached over TLS.
+    pub async fn start_with_tls(&self, toml: &str, tls: ClientTlsConfig) -> Result<Server, Box<dyn Error>> {
+        self.start_at(toml, |address| over_tls(address, tls)).await
+    }
+
+    async fn start_at(
+        &self,
+        toml: &str,
+        endpoint: impl FnOnce(SocketAddr) -> Result<Endpoint, tonic::transport::Error>,
+    ) -> Result<Server, Box<dyn Error>> {
         match self.kind {
-            Kind::Sqlite | Kind::Postgres => self.start_here(toml).await,
-            Kind::Binary | Kind::BinarySqlite => self.start_binary(toml).await,
+            Kind::Sqlite | Kind::Postgres => self.start_here(toml, endpoint).await,
+            Kind::Binary | Kind::BinarySqlite => self.start_binary(toml, endpoint).await,
         }
     }
 
@@ -139,7 +152,11 @@ impl Home {
         Ok(file)
     }
 
-    async fn start_here(&self, toml: &str) -> Result<Server, Box<dyn Error>> {
+    async fn start_here(
+        &self,
+        toml: &str,
+        endpoint: impl FnOnce(SocketAddr) -> Result<Endpoint, tonic::transport::Error>,
+    ) -> Result<Server, Box<dyn Error>> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let toml = if toml.contains("[passwords]") { toml.to_owned() } else { format!("{toml}{IN_PROCESS}") };
@@ -153,10 +170,14 @@ impl Home {
             let _ = stopped.await;
         };
         let task = tokio::spawn(server::run(settings, listener, clock, rng, bootstrap, shutdown));
-        Server::connect(address, plain(address)?, Running::Here { stop, task }).await
+        Server::connect(address, endpoint(address)?, Running::Here { stop, task }).await
     }
 
-    async fn start_binary(&self, toml: &str) -> Result<Server, Box<dyn Error>> {
+    async fn start_binary(
+        &self,
+        toml: &str,
+        endpoint: impl FnOnce(SocketAddr) -> Result<Endpoint, tonic::transport::Error>,
+    ) -> Result<Server, Box<dyn Error>> {
         let mut command = self.binary();
         command
             .args(["serve", "--listen", "127.0.0.1:0"])
@@ -164,7 +185,7 @@ impl Home {
         if !toml.is_empty() {
             command.arg("--config").arg(self.write_settings(toml)?);
         }
-        Server::of_binary(command).await
+        Server::of_binary_at(command, endpoint).await
     }
 
     /// Starts the binary where an earlier one was reached.

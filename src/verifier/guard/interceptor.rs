@@ -2,7 +2,7 @@
 
 use tonic::{Request, Status, service::Interceptor};
 
-use super::{Requirement, bearer};
+use super::{Requirement, bearer, shown};
 use crate::verifier::{ConnectedVerifier, Denial, not_begun};
 
 /// Guards a service as a tonic interceptor, with one requirement for all of its methods: an interceptor doesn't know
@@ -23,8 +23,10 @@ impl GuardInterceptor {
 
 impl Interceptor for GuardInterceptor {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let checked = bearer(request.metadata().as_ref())
-            .and_then(|token| self.verifier.try_check(token).unwrap_or(Err(Denial::Unreachable)));
+        let shown = shown(request.extensions());
+        let checked = bearer(request.metadata().as_ref()).and_then(|token| {
+            self.verifier.try_check_shown(token, &shown).unwrap_or(Err(Denial::Unreachable))
+        });
         match checked.and_then(|claims| self.requirement.admit(claims)) {
             Ok(claims) => {
                 not_begun::let_in(request.metadata_mut().as_mut());

@@ -14,7 +14,7 @@ use http::{HeaderMap, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{ConnectedVerifier, Denial, Refusal, not_begun};
+use super::{ClientCertificate, ConnectedVerifier, Denial, Refusal, Shown, not_begun};
 use crate::domain::claims::Claims;
 pub use interceptor::GuardInterceptor;
 use requirement::Policy;
@@ -23,7 +23,7 @@ pub use requirement::Requirement;
 /// Guards the methods of a tonic server, or the paths of any other HTTP service: a tower layer. Each call needs a good
 /// token, and what its path requires beside; a gRPC call is refused with a status of the error table, and any other
 /// with an HTTP status and `WWW-Authenticate` (RFC 6750 section 3). The claims go along in the request's extensions,
-/// see [`ClaimsOf`].
+/// see [`ClaimsOf`]. A token that is bound to a certificate is good for who has shown it, see [`ClientCertificate`].
 ///
 /// ```no_run
 /// # use tessera::verifier::{ConnectedVerifier, Guard, Requirement};
@@ -112,8 +112,9 @@ where
             return Box::pin(inner.call(request));
         };
         // Nearly always it is known at once, and nothing has to be kept for later.
+        let shown = shown(request.extensions());
         let known = match bearer(request.headers()) {
-            Ok(token) => self.guard.verifier.try_check(token),
+            Ok(token) => self.guard.verifier.try_check_shown(token, &shown),
             Err(denial) => Some(Err(denial)),
         };
         if let Some(checked) = known {
@@ -133,7 +134,7 @@ where
         Box::pin(async move {
             // Apart from the request, whose body may not be shared between threads.
             let (headers, path) = (request.headers().clone(), request.uri().path().to_owned());
-            match guard.admit(&headers, &path).await {
+            match guard.admit(&headers, &path, &shown).await {
                 Ok(claims) => {
                     let_in(&mut request, claims);
                     inner.call(request).await
@@ -151,13 +152,19 @@ fn let_in<B>(request: &mut http::Request<B>, claims: Claims) {
 
 impl Guard {
     /// The same where the issuer has to be asked.
-    async fn admit(&self, headers: &HeaderMap, path: &str) -> Result<Claims, Denial> {
-        let claims = self.verifier.check(bearer(headers)?).await?;
+    async fn admit(&self, headers: &HeaderMap, path: &str, shown: &Shown) -> Result<Claims, Denial> {
+        let claims = self.verifier.check_shown(bearer(headers)?, shown).await?;
         match self.policy.of(path) {
             Some(requirement) => requirement.admit(claims),
             None => Ok(claims),
         }
     }
+}
+
+/// What the caller has shown beside its token.
+fn shown(extensions: &http::Extensions) -> Shown {
+    let certificate = extensions.get::<ClientCertificate>();
+    Shown { certificate: certificate.map(|it| it.thumbprint().to_owned()), ..Shown::default() }
 }
 
 /// The one bearer token of a request (RFC 6750 section 2.1).

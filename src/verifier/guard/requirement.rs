@@ -2,7 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::{domain::claims::Claims, verifier::Denial};
+#[cfg(doc)]
+use crate::verifier::ClientCertificate;
+use crate::{
+    domain::claims::Claims,
+    verifier::{Denial, Refusal},
+};
 
 /// What a token must carry beside being good.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +19,7 @@ pub struct Requirement {
     any_role: Vec<Vec<String>>,
     /// The same of clients.
     any_client: Vec<Vec<String>>,
+    is_bound_to_certificate: bool,
     is_nobody: bool,
 }
 
@@ -52,8 +58,19 @@ impl Requirement {
         self
     }
 
+    /// And that it is bound to a certificate (RFC 8705), which its caller has shown: a [`ClientCertificate`]. A mere bearer
+    /// token, which is good in anybody's hands, is refused as one that is not good.
+    pub fn bound_to_certificate(mut self) -> Self {
+        self.is_bound_to_certificate = true;
+        self
+    }
+
     /// The claims, if they are enough.
     pub(super) fn admit(&self, claims: Claims) -> Result<Claims, Denial> {
+        let is_bound = claims.cnf.as_ref().is_some_and(|cnf| cnf.x5t_s256.is_some());
+        if self.is_bound_to_certificate && !is_bound {
+            return Err(Refusal::Invalid("is bound to no certificate").into());
+        }
         let roles = claims.user.as_ref().map(|user| &*user.roles).unwrap_or_default();
         let is_enough = !self.is_nobody
             && self.scopes.iter().all(|scope| claims.has_scope(scope))
@@ -95,7 +112,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::claims::UserClaims;
+    use crate::domain::claims::{Confirmation, UserClaims};
 
     fn with_roles(roles: &[&str]) -> Claims {
         let user = UserClaims {
@@ -154,6 +171,18 @@ mod tests {
         let both = Requirement::good_token().any_client(["a", "b"]).any_client(["b"]);
         let of = |client_id: &str| Claims { client_id: client_id.to_owned(), ..with_roles(&[]) };
         assert!(both.admit(of("b")).is_ok() && both.admit(of("a")).is_err());
+    }
+
+    #[test]
+    fn a_bearer_token_is_not_bound() {
+        let bound = Requirement::good_token().bound_to_certificate();
+        let with = |jkt: Option<&str>, x5t_s256: Option<&str>| {
+            let cnf = Confirmation { jkt: jkt.map(str::to_owned), x5t_s256: x5t_s256.map(str::to_owned) };
+            bound.admit(Claims { cnf: Some(Box::new(cnf)), ..with_roles(&[]) }).is_ok()
+        };
+        assert!(with(None, Some("c")) && with(Some("k"), Some("c")) && !with(Some("k"), None));
+        let refused = bound.admit(with_roles(&[]));
+        assert!(matches!(refused, Err(Denial::Refused(Refusal::Invalid(_)))), "{refused:?}");
     }
 
     #[test]
