@@ -72,6 +72,7 @@ pub struct ServiceIdentityBuilder {
 impl ServiceIdentity {
     /// The service account with this `client_id`, which proves itself so at the issuer at this endpoint: a URL, or an
     /// [`Endpoint`] with TLS and timeouts of its own. Over a network that others share, use TLS: the credential goes there.
+    /// To be said on a runtime of tokio's, which tonic's channels run on.
     pub fn at<E>(endpoint: E, client_id: impl Into<String>, credential: Credential) -> ServiceIdentityBuilder
     where
         E: TryInto<Endpoint>,
