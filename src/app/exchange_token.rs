@@ -3,7 +3,9 @@
 use chrono::{DateTime, SubsecRound, Utc};
 use uuid::Uuid;
 
-use super::{App, Error, ServiceCaller, ServiceToken, record::By, service_cache::Service};
+use super::{
+    App, Error, ServiceCaller, ServiceToken, record::By, service_cache::Service, tokens::bound_to_key,
+};
 use crate::domain::{
     InvalidField,
     audit::{Action, Origin, Target},
@@ -25,6 +27,8 @@ pub struct ExchangeToken {
     pub audience: Vec<String>,
     /// Scopes.
     pub scope: Vec<String>,
+    /// A key that the caller has shown, which the token is to be bound to.
+    pub key: Option<String>,
 }
 
 /// Checks the subject's token and what the caller may ask for, and signs. Warm, it asks the database nothing.
@@ -157,6 +161,7 @@ fn acting(
         user,
         service: subject.service,
         act,
-        cnf: None,
+        // The subject's own key stays with the subject.
+        cnf: asked.key.as_deref().map(bound_to_key),
     })
 }

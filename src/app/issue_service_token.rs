@@ -6,9 +6,12 @@ use uuid::Uuid;
 
 pub use super::prove::Presented;
 use super::{App, Error, ServiceToken, record::By, service_cache::Service};
-use crate::domain::{
-    audit::{Action, Origin, Target},
-    service_account::Grant,
+use crate::{
+    domain::{
+        audit::{Action, Origin, Target},
+        service_account::Grant,
+    },
+    verifier::KeyProof,
 };
 
 /// What is asked for.
@@ -22,6 +25,8 @@ pub struct IssueServiceToken {
     pub audience: Vec<String>,
     /// Scopes, separated by spaces.
     pub scope: String,
+    /// A key that the token is to be bound to.
+    pub key: Option<Arc<KeyProof>>,
 }
 
 /// Checks who asks and what it may ask for, and signs. Warm, it asks the database nothing; it writes only that an
@@ -48,10 +53,17 @@ async fn attempt(app: &Arc<App>, asked: IssueServiceToken, origin: &Origin) -> R
             refusal => refusal,
         });
     }
+    let key = asked.key.as_deref();
+    if let Some(proof) = key {
+        app.take_key_proof(proof)?;
+    }
     // Nobody is known to have acted before it was proved.
     event.actor_id = Some(service.account.id);
     match permit(app, &service, &asked) {
-        Ok(audience) => app.issue_to_service(&service.account, audience, asked.scope, app.now()),
+        Ok(audience) => {
+            let key = key.map(KeyProof::key);
+            app.issue_to_service(&service.account, audience, asked.scope, key, app.now())
+        }
         Err(refusal) => Err(app.record_refusal(event, refusal).await),
     }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{App, Error, session_makers::SessionMaker};
 use crate::domain::{
-    claims::{ACCESS_TOKEN_TYPE, Claims, Profile, ServiceClaims, UserClaims},
+    claims::{ACCESS_TOKEN_TYPE, Claims, Confirmation, Profile, ServiceClaims, UserClaims},
     service_account::ServiceAccount,
 };
 
@@ -28,6 +28,8 @@ pub struct IssuedTokens {
     pub scope: String,
     /// The session of both.
     pub session_id: Uuid,
+    /// The access token is good with proofs of a key only.
+    pub is_bound_to_key: bool,
 }
 
 /// What a service is given.
@@ -39,12 +41,18 @@ pub struct ServiceToken {
     pub expire_time: DateTime<Utc>,
     /// Its scopes.
     pub scope: String,
+    /// It is good with proofs of a key only.
+    pub is_bound_to_key: bool,
 }
 
 /// Where the session's chain stands.
 pub(super) struct Position {
     pub generation: i64,
     pub idle_expire_time: DateTime<Utc>,
+}
+
+pub(super) fn bound_to_key(jkt: &str) -> Box<Confirmation> {
+    Box::new(Confirmation::of_key(jkt))
 }
 
 impl App {
@@ -83,7 +91,7 @@ impl App {
             }),
             service: None,
             act: None,
-            cnf: None,
+            cnf: maker.dpop_jkt.as_deref().map(bound_to_key),
         };
         let access_token = self.make_access_token(&claims, now, || self.sign(maker, &claims, now))?;
         let refresh_token = maker.tag.token(maker.session_id, position.generation)?.to_text();
@@ -94,15 +102,17 @@ impl App {
             refresh_expire_time: position.idle_expire_time,
             scope: profile.scope,
             session_id: maker.session_id,
+            is_bound_to_key: maker.dpop_jkt.is_some(),
         })
     }
 
-    /// Makes a token for an account. It may ask for what it asks for.
+    /// Makes a token for an account, bound to the key where it has shown one. It may ask for what it asks for.
     pub(super) fn issue_to_service(
         &self,
         account: &ServiceAccount,
         audience: Vec<String>,
         scope: String,
+        key: Option<&str>,
         now: DateTime<Utc>,
     ) -> Result<ServiceToken, Error> {
         let ttl = account.token_ttl.unwrap_or(self.settings.service_ttl);
@@ -120,7 +130,7 @@ impl App {
             user: None,
             service: Some(ServiceClaims { ver: account.token_version, tenant_id: account.tenant_id }),
             act: None,
-            cnf: None,
+            cnf: key.map(bound_to_key),
         };
         self.sign_for_service(account, claims, now)
     }
@@ -135,7 +145,13 @@ impl App {
         let sign = || self.sign_as_issuer(account.tenant_id, &claims, now);
         let access_token = self.make_access_token(&claims, now, sign)?;
         let expire_time = DateTime::from_timestamp(claims.exp, 0).unwrap_or(now);
-        Ok(ServiceToken { access_token: access_token.into(), expire_time, scope: claims.scope })
+        let is_bound_to_key = claims.cnf.is_some_and(|cnf| cnf.jkt.is_some());
+        Ok(ServiceToken {
+            access_token: access_token.into(),
+            expire_time,
+            scope: claims.scope,
+            is_bound_to_key,
+        })
     }
 
     /// Signs, in its own way where the token's one audience has one, and encrypts where that has a key for it.

@@ -74,6 +74,13 @@ pub struct Confirmation {
     pub x5t_s256: Option<String>,
 }
 
+impl Confirmation {
+    /// That of a key with this thumbprint.
+    pub fn of_key(jkt: &str) -> Self {
+        Self { jkt: Some(jkt.to_owned()), ..Self::default() }
+    }
+}
+
 /// A service that acts for the subject of a token, and whom it acts on behalf of in turn: the newest is outermost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {

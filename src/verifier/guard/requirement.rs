@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::{domain::claims::Claims, verifier::Denial};
+use crate::{
+    domain::claims::Claims,
+    verifier::{Denial, Refusal},
+};
 
 /// What a token must carry beside being good.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +16,7 @@ pub struct Requirement {
     /// Of each of these sets one.
     any_role: Vec<Vec<String>>,
     is_nobody: bool,
+    is_bound_to_key: bool,
 }
 
 impl Requirement {
@@ -43,8 +47,17 @@ impl Requirement {
         self
     }
 
+    /// And that the token is bound to a key (RFC 9449): one that somebody took is then of no use to them.
+    pub fn bound_to_key(mut self) -> Self {
+        self.is_bound_to_key = true;
+        self
+    }
+
     /// The claims, if they are enough.
     pub(super) fn admit(&self, claims: Claims) -> Result<Claims, Denial> {
+        if self.is_bound_to_key && claims.cnf.as_ref().is_none_or(|cnf| cnf.jkt.is_none()) {
+            return Err(Refusal::Invalid("bound to no key").into());
+        }
         let roles = claims.user.as_ref().map(|user| &*user.roles).unwrap_or_default();
         let is_enough = !self.is_nobody
             && self.scopes.iter().all(|scope| claims.has_scope(scope))
