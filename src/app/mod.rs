@@ -339,7 +339,7 @@ impl App {
         self.metrics.observe_cache("session_makers", self.makers.len());
         self.metrics.observe_cache("service_accounts", self.services.len());
         self.metrics.observe_cache("sessions_seen", self.last_seen.len());
-        self.metrics.observe_cache("key_proofs", self.proving.proofs.remembered());
+        self.metrics.observe_cache("key_proofs", self.proving.proofs.remembered(self.now()));
         self.metrics.observe_cache("endorsed_keys", self.verifier.remembered_keys());
         self.metrics.observe_cache("checked_tokens", self.verifier.remembered_tokens());
         self.metrics.observe_cache("revocations", self.verifier.trust().len());

@@ -1,5 +1,6 @@
 //! Tokens that are bound to a key (DPoP, RFC 9449): of no use to who takes them, by themselves or with their proof.
 
+mod clients;
 mod nonce;
 mod proofs;
 mod services;

@@ -124,6 +124,11 @@ impl Key {
         Ok(format!("-----BEGIN PUBLIC KEY-----\n{lines}\n-----END PUBLIC KEY-----\n"))
     }
 
+    /// Its private half (PKCS#8).
+    pub fn private_der(&self) -> Vec<u8> {
+        self.pkcs8.expose_secret().to_vec()
+    }
+
     /// A compact JWS of these claims. What the header says of `alg` is not looked at: the key signs with its own.
     pub fn sign(&self, header: &Value, claims: &Value) -> Result<String, Box<dyn Error>> {
         let private = self.pkcs8.expose_secret();

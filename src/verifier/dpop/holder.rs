@@ -3,7 +3,6 @@
 use std::{fmt, sync::Arc};
 
 use aws_lc_rs::{
-    digest::{SHA256, digest},
     rand::{SecureRandom, SystemRandom},
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
@@ -121,7 +120,8 @@ mod tests {
         let call = ProofFor { method: "POST", path: "/a.B/Get", token: Some("token") };
         let at = ProofFor { path: "https://a.example/a.B/Get", ..call };
         for made_for in [call, at] {
-            let proof = proofs.check(&key.prove(&made_for, Some("n"), now)?, &call, now, TimeDelta::zero())?;
+            let proof =
+                proofs.check(&key.prove(&made_for, Some("n"), now)?, &call, now, TimeDelta::zero())?;
             assert_eq!((proof.key(), proof.nonce()), (key.thumbprint(), Some("n")));
             proofs.take(&proof, now)?;
             proofs.take(&proof, now)?;

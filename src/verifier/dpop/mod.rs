@@ -2,7 +2,9 @@
 //!
 //! [`KeyProof`] is one that fits its call; [`KeyProofs`] remembers those that were used. The two are apart since a proof
 //! costs nobody anything: it is remembered once it is known that who brought it may call, and no stranger fills the memory.
+//! [`HolderKey`] makes them.
 
+mod holder;
 mod origin;
 mod proof;
 mod spent;
@@ -10,6 +12,7 @@ mod spent;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Refusal;
+pub use holder::{BadHolderKey, HolderKey};
 pub use origin::BadOrigin;
 use origin::Origin;
 pub use proof::{KeyProof, ProofFor};
@@ -84,8 +87,8 @@ impl KeyProofs {
         if proof.is_taken_now() { self.spent.take(proof.id(), proof.end(), now.timestamp()) } else { Ok(()) }
     }
 
-    /// How many are remembered.
-    pub fn remembered(&self) -> usize {
-        self.spent.len()
+    /// How many are remembered, once those are forgotten that are too old now.
+    pub fn remembered(&self, now: DateTime<Utc>) -> usize {
+        self.spent.len(now.timestamp())
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 /// The header that a proof comes in.
 const HEADER: &str = "dpop";
 /// The `typ` of a proof.
-const PROOF_TYPE: &str = "dpop+jwt";
+pub(super) const PROOF_TYPE: &str = "dpop+jwt";
 /// The longest proof that is looked at, in bytes.
 const LONGEST: usize = 8 * 1024;
 /// The longest `jti`, in bytes.
@@ -143,6 +143,11 @@ impl KeyProof {
     }
 }
 
+/// The claim `ath`.
+pub(super) fn token_hash(token: &str) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, token.as_bytes()))
+}
+
 fn json<T: DeserializeOwned>(text: &[u8], why: &'static str) -> Result<T, Refusal> {
     serde_json::from_slice(text).or(bad(why))
 }
@@ -182,8 +187,11 @@ impl Claims {
             return bad("its `htu` is another target");
         }
         let Some(token) = made_for.token else { return Ok(()) };
-        let ath = URL_SAFE_NO_PAD.encode(digest(&SHA256, token.as_bytes()));
-        if self.ath.as_deref() == Some(&*ath) { Ok(()) } else { bad("its `ath` is not that of the token") }
+        if self.ath.as_deref() == Some(&*token_hash(token)) {
+            Ok(())
+        } else {
+            bad("its `ath` is not that of the token")
+        }
     }
 
     /// The last second at which it is not too old.

@@ -28,7 +28,8 @@ pub use requirement::Requirement;
 /// see [`ClaimsOf`].
 ///
 /// A token that is bound to a key is let in under the scheme `DPoP` with a proof of the key that was made for this call and
-/// this token (RFC 9449), and under no other. Each proof is good once, at this guard and its clones.
+/// this token (RFC 9449), and under no other. The proof names the path as the guard sees it. Each is good once, at this guard
+/// and its clones.
 ///
 /// ```no_run
 /// # use tessera::verifier::{ConnectedVerifier, Guard, Requirement};

@@ -54,7 +54,7 @@ impl TokenError {
 }
 
 /// The reason that Tessera gives in a status.
-fn reason(status: &Status) -> Option<String> {
+pub(super) fn reason(status: &Status) -> Option<String> {
     let details = status.get_error_details();
     details.error_info().filter(|info| info.domain == DOMAIN).map(|info| info.reason.clone())
 }

@@ -6,6 +6,7 @@ mod deadline;
 mod error;
 mod held;
 mod issuer;
+mod prover;
 mod replay;
 
 use std::{
@@ -28,6 +29,7 @@ pub use error::TokenError;
 pub use held::AccessToken;
 use held::Held;
 use issuer::Issuer;
+use prover::Prover;
 
 /// The longest wait between two failed attempts, and between two that are refused: nobody changes a password back soon.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -48,6 +50,8 @@ struct Source {
     sign_in: SignIn,
     on_session_end: OnSessionEnd,
     clock: Arc<dyn Clock>,
+    /// Shows the key that its tokens are to be bound to.
+    prover: Option<Prover>,
     held: RwLock<Option<Held>>,
     flight: Mutex<Flight>,
     /// Somebody renews a token that is still good.
