@@ -113,6 +113,21 @@ pub struct Tokens {
     /// How far clocks may differ.
     #[serde(with = "values::duration")]
     pub leeway: Duration,
+    /// Whether proofs of keys must carry a nonce.
+    pub dpop_nonce: DpopNonce,
+    /// What they must name beside the method; where there is none, the method alone counts.
+    #[serde(deserialize_with = "values::list")]
+    pub dpop_origins: Vec<String>,
+}
+
+/// Whether proofs of keys (RFC 9449) must carry a nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DpopNonce {
+    /// They need none.
+    Off,
+    /// Each carries one that this service gave out of late.
+    Required,
 }
 
 /// Sessions and their refresh tokens.
@@ -301,6 +316,8 @@ impl Default for Tokens {
             access_ttl: Duration::from_secs(15 * 60),
             service_ttl: Duration::from_secs(5 * 60),
             leeway: Duration::from_secs(30),
+            dpop_nonce: DpopNonce::Off,
+            dpop_origins: Vec::new(),
         }
     }
 }

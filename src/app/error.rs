@@ -4,7 +4,7 @@ use crate::{
     crypto::{CryptoError, passwords::HashError, sealing::CannotOpen},
     domain::{Inconsistent, InvalidField, audience::NotNow, issuer_key::OutOfOrder},
     models::{StoreError, TxError},
-    verifier::Refusal,
+    verifier::{NotTaken, Refusal},
 };
 
 /// Why a verb did not do what it was asked.
@@ -28,6 +28,12 @@ pub enum Error {
     /// The token, or its session, was ended.
     #[error("the token was revoked")]
     TokenRevoked,
+    /// The proof that the caller holds a key is not good.
+    #[error("the proof of the key is not good: {0}")]
+    InvalidKeyProof(&'static str),
+    /// The proof that the caller holds a key must carry this.
+    #[error("the proof of the key must carry the nonce that comes with this answer")]
+    UseNonce(String),
     /// The refresh token was spent before.
     #[error("the refresh token was used before; its session has ended")]
     TokenReused,
@@ -67,6 +73,9 @@ pub enum Error {
     /// Too many verifiers or clients follow the trust log.
     #[error("too many watch already")]
     TooManyWatchers,
+    /// Too many proofs of keys were used of late.
+    #[error("too many proofs of keys at once")]
+    TooManyKeyProofs,
     /// The caller did this too often.
     #[error("too often; try again later")]
     RateLimited,
@@ -106,6 +115,8 @@ impl Error {
             Self::TokenInvalid(_) => "TOKEN_INVALID",
             Self::TokenExpired => "TOKEN_EXPIRED",
             Self::TokenRevoked => "TOKEN_REVOKED",
+            Self::InvalidKeyProof(_) => "INVALID_DPOP_PROOF",
+            Self::UseNonce(_) => "USE_DPOP_NONCE",
             Self::TokenReused => "TOKEN_REUSED",
             Self::ReauthenticationRequired => "REAUTHENTICATION_REQUIRED",
             Self::InvalidCredentials => "INVALID_CREDENTIALS",
@@ -117,7 +128,9 @@ impl Error {
             Self::AlreadyExists(_) => "ALREADY_EXISTS",
             Self::Conflict => "CONFLICT",
             Self::TenantSuspended => "TENANT_SUSPENDED",
-            Self::Overloaded | Self::NoSpareKey | Self::TooManyWatchers => "OVERLOADED",
+            Self::Overloaded | Self::NoSpareKey | Self::TooManyWatchers | Self::TooManyKeyProofs => {
+                "OVERLOADED"
+            }
             Self::RateLimited => "RATE_LIMITED",
             Self::Stopping => "STOPPING",
             Self::OutOfOrder(_) | Self::NotNow(_) => "OUT_OF_ORDER",
@@ -172,8 +185,18 @@ impl From<Refusal> for Error {
             Refusal::Invalid(why) => Self::TokenInvalid(why),
             Refusal::UnknownKey => Self::TokenInvalid("signed with a key that is not known"),
             Refusal::NotHolder => Self::TokenInvalid("bound to what the caller has not shown"),
+            Refusal::BadProof(why) => Self::InvalidKeyProof(why),
             Refusal::Expired => Self::TokenExpired,
             Refusal::Revoked => Self::TokenRevoked,
+        }
+    }
+}
+
+impl From<NotTaken> for Error {
+    fn from(not_taken: NotTaken) -> Self {
+        match not_taken {
+            NotTaken::Again => Self::InvalidKeyProof("it was used before"),
+            NotTaken::Full => Self::TooManyKeyProofs,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{App, Error, ServiceCaller, ServiceToken, record::By, service_cache::
 use crate::domain::{
     InvalidField,
     audit::{Action, Origin, Target},
-    claims::{Actor, Claims, OWN_AUDIENCE, PASSWORD_CHANGE_SCOPE},
+    claims::{Actor, Claims, Confirmation, OWN_AUDIENCE, PASSWORD_CHANGE_SCOPE},
     service_account::{Grant, ServiceAccount},
 };
 
@@ -25,6 +25,8 @@ pub struct ExchangeToken {
     pub audience: Vec<String>,
     /// Scopes.
     pub scope: Vec<String>,
+    /// A key that the caller has shown, which the token is to be bound to.
+    pub key: Option<String>,
 }
 
 /// Checks the subject's token and what the caller may ask for, and signs. Warm, it asks the database nothing.
@@ -84,9 +86,11 @@ async fn exchange(
     let is_delegated = check_actor(app, account, asked.actor_token.as_deref()).await?;
     let subject = app.check(&asked.subject_token, &[], None).await?;
     permit(app, account, &subject, &asked, is_delegated)?;
+    // Whoever has to show something with its own token has to show it with this one. A key it has shown with this call.
+    let certificate = caller.cnf.as_ref().and_then(|cnf| cnf.x5t_s256.as_deref());
+    let cnf = Confirmation::of(asked.key.as_deref(), certificate);
     let claims = acting(app, account, subject, asked, is_delegated, app.now())?;
-    // Whoever has to show something with its own token has to show it with this one.
-    let claims = Claims { cnf: caller.cnf.clone(), ..claims };
+    let claims = Claims { cnf, ..claims };
     app.sign_for_service(account, claims, app.now())
 }
 
@@ -164,6 +168,7 @@ fn acting(
         user,
         service: subject.service,
         act,
+        // The subject's own key stays with the subject.
         cnf: None,
     })
 }

@@ -6,9 +6,13 @@ use uuid::Uuid;
 
 pub use super::prove::Presented;
 use super::{App, Error, ServiceToken, record::By};
-use crate::domain::{
-    audit::{Action, Origin, Target},
-    service_account::{Grant, ServiceAccount},
+use crate::{
+    domain::{
+        audit::{Action, Origin, Target},
+        claims::Confirmation,
+        service_account::{Grant, ServiceAccount},
+    },
+    verifier::KeyProof,
 };
 
 /// What is asked for.
@@ -22,6 +26,8 @@ pub struct IssueServiceToken {
     pub audience: Vec<String>,
     /// Scopes, separated by spaces.
     pub scope: String,
+    /// A key that the token is to be bound to.
+    pub key: Option<Arc<KeyProof>>,
 }
 
 /// Checks who asks and what it may ask for, and signs. Warm, it asks the database nothing; it writes only that an
@@ -48,10 +54,14 @@ async fn attempt(app: &Arc<App>, asked: IssueServiceToken, origin: &Origin) -> R
             refusal => refusal,
         });
     }
+    if let Some(proof) = &asked.key {
+        app.take_key_proof(proof)?;
+    }
     let account = &service.account;
     match permit(app, account, &asked) {
         Ok(audience) => {
-            let cnf = asked.proof.confirmation();
+            let key = asked.key.as_deref().map(KeyProof::key);
+            let cnf = Confirmation::of(key, asked.proof.certificate());
             app.issue_to_service(account, audience, asked.scope, cnf, app.now())
         }
         Err(refusal) => Err(record(app, account, Some(account.id), origin, refusal).await),

@@ -76,6 +76,7 @@ pub struct Metrics {
     refreshes: Family<Outcome, Counter>,
     service_tokens: Family<Outcome, Counter>,
     exchanges: Family<Outcome, Counter>,
+    key_proofs: Family<Outcome, Counter>,
     verifications: Family<Outcome, Counter>,
     reuses: Counter,
     tail_failures: Counter,
@@ -116,6 +117,7 @@ impl Default for Metrics {
             refreshes: Family::default(),
             service_tokens: Family::default(),
             exchanges: Family::default(),
+            key_proofs: Family::default(),
             verifications: Family::default(),
             reuses: Counter::default(),
             tail_failures: Counter::default(),
@@ -154,6 +156,7 @@ impl Metrics {
         r.register("service_tokens", service_tokens, self.service_tokens.clone());
         let exchanges = "Tokens that services asked to exchange by outcome";
         r.register("token_exchanges", exchanges, self.exchanges.clone());
+        r.register("key_proofs", "Proofs of keys (DPoP) by outcome", self.key_proofs.clone());
         r.register("verifications", "Checks of tokens by outcome", self.verifications.clone());
         r.register("refresh_reuses", "Refresh tokens that were used again", self.reuses.clone());
         let tail_failures = "Failed attempts to read the trust log";
@@ -208,6 +211,10 @@ impl Metrics {
 
     pub(super) fn count_exchange(&self, refusal: Option<&Error>) {
         self.exchanges.get_or_create(&outcome(refusal)).inc();
+    }
+
+    pub(super) fn count_key_proof(&self, refusal: Option<&Error>) {
+        self.key_proofs.get_or_create(&outcome(refusal)).inc();
     }
 
     pub(super) fn count_verification(&self, outcome: &'static str) {

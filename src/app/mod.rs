@@ -10,6 +10,7 @@ mod audience_keys;
 mod caller;
 mod end_sessions;
 mod error;
+mod key_proofs;
 mod key_ring;
 mod last_seen;
 mod metrics;
@@ -86,6 +87,7 @@ use crate::{
 };
 pub use caller::{Caller, ServiceCaller};
 pub use error::Error;
+pub use key_proofs::{KeyProofSettings, Proved};
 pub use key_ring::KeyRing;
 pub use metrics::{CallLabels, MethodLabel, Metrics};
 pub use page::{Page, Paged};
@@ -94,6 +96,7 @@ pub use start_session::SignedIn;
 pub use tokens::{IssuedTokens, ServiceToken};
 
 use cleanup::CleanupSettings;
+use key_proofs::Proving;
 use key_ring::Keys;
 use last_seen::LastSeen;
 use registry::Registered;
@@ -115,6 +118,8 @@ pub struct Settings {
     pub service_ttl: TimeDelta,
     /// How far clocks may differ.
     pub leeway: TimeDelta,
+    /// What proofs of keys must be.
+    pub key_proofs: KeyProofSettings,
     /// What sessions of tenants keep to that have no rules of their own.
     pub sessions: SessionRules,
     /// Which addresses count as one place.
@@ -214,6 +219,7 @@ pub struct App {
     opened_spare_keys: Arc<OpenedKeys>,
     makers: SessionMakers,
     services: Arc<Services>,
+    proving: Proving,
     last_seen: LastSeen,
     verifier: Arc<Verifier>,
     default_tenant_id: Uuid,
@@ -352,6 +358,7 @@ impl App {
         self.metrics.observe_cache("session_makers", self.makers.len());
         self.metrics.observe_cache("service_accounts", self.services.len());
         self.metrics.observe_cache("sessions_seen", self.last_seen.len());
+        self.metrics.observe_cache("key_proofs", self.proving.proofs.remembered(self.now()));
         self.metrics.observe_cache("endorsed_keys", self.verifier.remembered_keys());
         self.metrics.observe_cache("checked_tokens", self.verifier.remembered_tokens());
         self.metrics.observe_cache("revocations", self.verifier.trust().len());

@@ -15,7 +15,7 @@ use crate::{
     crypto::{client_secret::ClientSecret, digest::digest_of},
     domain::{
         certificate::{Certificate, Named},
-        claims::{Confirmation, MAX_LEEWAY_SECONDS},
+        claims::MAX_LEEWAY_SECONDS,
         service_account::{Federated, Proof},
     },
     models::used_assertions,
@@ -33,11 +33,12 @@ pub enum Presented {
 }
 
 impl Presented {
-    /// What the holder of a token shows that was given for it.
-    pub(super) fn confirmation(&self) -> Option<Box<Confirmation>> {
-        let Self::Certificate(Some(certificate)) = self else { return None };
-        let x5t_s256 = Some(certificate.thumbprint.clone());
-        Some(Box::new(Confirmation { x5t_s256, ..Confirmation::default() }))
+    /// The thumbprint of the certificate that proves it.
+    pub(super) fn certificate(&self) -> Option<&str> {
+        match self {
+            Self::Certificate(Some(certificate)) => Some(&certificate.thumbprint),
+            _ => None,
+        }
     }
 }
 

@@ -21,17 +21,19 @@ use crate::{
         audit_events, sessions,
         steps::{self, Step},
     },
+    verifier::KeyProof,
 };
 
 /// Takes the next step along the session's chain, in one statement. `device` is what the client tells of
-/// itself, where it tells anything.
+/// itself, where it tells anything; `key` is what it shows, and counts where the session is bound to one.
 pub async fn refresh(
     app: &App,
     token: &RefreshToken,
     device: Option<Device>,
+    key: Option<&KeyProof>,
     origin: &Origin,
 ) -> Result<IssuedTokens, Error> {
-    let outcome = attempt(app, token, device, origin).await;
+    let outcome = attempt(app, token, device, key, origin).await;
     app.metrics.count_refresh(outcome.as_ref().err());
     outcome
 }
@@ -40,6 +42,7 @@ async fn attempt(
     app: &App,
     token: &RefreshToken,
     device: Option<Device>,
+    key: Option<&KeyProof>,
     origin: &Origin,
 ) -> Result<IssuedTokens, Error> {
     let maker = app.maker(token.session_id).await?.ok_or(Error::TokenInvalid("names no session"))?;
@@ -64,7 +67,9 @@ async fn attempt(
         is_from_anywhere: network.is_empty() || rules.on_address_change == Reaction::Ignore,
         network,
     };
-    Refresh { app, maker, rules, on_device, step, origin }.run().await
+    let refresh = Refresh { app, maker, rules, on_device, step, origin };
+    refresh.require_key(key).await?;
+    refresh.run().await
 }
 
 /// Refuses a session whose one audience's keys can't be used. Asks the database only where there are such keys.
@@ -91,6 +96,16 @@ pub(super) struct Refresh<'a> {
 }
 
 impl Refresh<'_> {
+    /// Of a session that is bound to a key, refuses whoever does not show that (RFC 9449 section 5), before anything else
+    /// is said of the token.
+    async fn require_key(&self, shown: Option<&KeyProof>) -> Result<(), Error> {
+        let Some(bound) = &self.maker.dpop_jkt else { return Ok(()) };
+        match shown.filter(|proof| proof.key() == bound) {
+            Some(proof) => self.app.take_key_proof(proof),
+            None => Err(self.refuse_stranger().await),
+        }
+    }
+
     async fn run(&self) -> Result<IssuedTokens, Error> {
         // Whether the token is a spent one comes first, also from another device.
         if self.on_device.refuses() {

@@ -22,6 +22,8 @@ pub(super) enum Mismatch {
         /// The address that refreshed last.
         before: String,
     },
+    /// The key.
+    Key,
 }
 
 /// The newest generation of which something was recorded. Whoever holds a token could fill the trail with it: once
@@ -56,10 +58,21 @@ impl Refresh<'_> {
             let reason = match mismatch {
                 Mismatch::Device => EndReason::DeviceChanged,
                 Mismatch::Address { .. } => EndReason::AddressChanged,
+                // Whoever lacks it ends nothing.
+                Mismatch::Key => return self.refuse_stranger().await,
             };
             return self.end(reason, self.event(mismatch), Error::TokenRevoked).await;
         }
-        let refusal = Error::ReauthenticationRequired;
+        self.refuse_with(mismatch, Error::ReauthenticationRequired).await
+    }
+
+    /// Refuses who does not hold the session's key. Nothing is spent by that, and nothing ends: its owner goes on.
+    pub(super) async fn refuse_stranger(&self) -> Error {
+        let refusal = Error::TokenInvalid("its session is bound to a key that was not shown");
+        self.refuse_with(&Mismatch::Key, refusal).await
+    }
+
+    async fn refuse_with(&self, mismatch: &Mismatch, refusal: Error) -> Error {
         if !self.is_first(mismatch) {
             return refusal;
         }
@@ -82,6 +95,7 @@ impl Refresh<'_> {
         let id = self.maker.session_id;
         match mismatch {
             Mismatch::Device => event(self, Action::RefreshDevice, Target::Session(id)),
+            Mismatch::Key => event(self, Action::RefreshKey, Target::Session(id)),
             Mismatch::Address { before } => {
                 event(self, Action::RefreshAddress, Target::SessionAt(id, before.clone()))
             }
@@ -92,6 +106,7 @@ impl Refresh<'_> {
         let recorded = match mismatch {
             Mismatch::Device => &self.maker.device_recorded,
             Mismatch::Address { .. } => &self.maker.address_recorded,
+            Mismatch::Key => &self.maker.key_recorded,
         };
         recorded.is_first(self.step.generation)
     }

@@ -34,6 +34,8 @@ pub(super) struct SessionMaker {
     pub user_id: Uuid,
     pub tenant_id: Uuid,
     pub device: Device,
+    /// The key that its tokens are bound to.
+    pub dpop_jkt: Option<String>,
     pub auth_time: DateTime<Utc>,
     pub expire_time: DateTime<Utc>,
     pub tag: TagKey,
@@ -43,6 +45,8 @@ pub(super) struct SessionMaker {
     pub device_recorded: Recorded,
     /// Refreshes from other networks that were recorded.
     pub address_recorded: Recorded,
+    /// Refreshes without the key that were recorded.
+    pub key_recorded: Recorded,
     endorsement: Mutex<Option<Arc<SignedEndorsement>>>,
 }
 
@@ -93,12 +97,14 @@ impl SessionMakers {
             user_id: session.user_id,
             tenant_id: session.tenant_id,
             device: session.device.clone(),
+            dpop_jkt: session.dpop_jkt.clone(),
             auth_time: session.create_time,
             expire_time: session.expire_time,
             tag: TagKey::derive(&self.refresh_secret, salt)?,
             key,
             device_recorded: Recorded::default(),
             address_recorded: Recorded::default(),
+            key_recorded: Recorded::default(),
             endorsement: Mutex::default(),
         }))
     }

@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{
-    App, Error, Metrics, Settings, key_ring::Keys, last_seen::LastSeen, record::By, registry::Registered,
-    session_makers::SessionMakers, trust_feed::TrustFeed, users::NewUser,
+    App, Error, Metrics, Settings, key_proofs::Proving, key_ring::Keys, last_seen::LastSeen, record::By,
+    registry::Registered, session_makers::SessionMakers, trust_feed::TrustFeed, users::NewUser,
 };
 use crate::{
     clock::Clock,
@@ -80,6 +80,7 @@ impl App {
         let Parts { settings, hashing, policy, store, sealer, clock, rng, bootstrap } = parts;
         let hasher = PasswordHasher::new(&hashing, rng.clone())?;
         let refresh_secret = open_refresh_secret(&store, &sealer, &*rng).await?;
+        let proving = Proving::new(&settings.key_proofs, &refresh_secret)?;
         let patience = settings.patience_with_keys().to_std().unwrap_or(Duration::MAX);
         let feed = Arc::new(TrustFeed::new(settings.max_watchers, settings.max_watchers_per_address));
         let mut app = Self {
@@ -93,6 +94,7 @@ impl App {
             policy,
             sealer: Arc::new(sealer),
             makers: SessionMakers::new(refresh_secret),
+            proving,
             services: Arc::default(),
             last_seen: LastSeen::default(),
             verifier: Arc::new(remembering()),

@@ -25,6 +25,7 @@ use crate::{
         user::User,
     },
     models::{Conn, audit_events, session_keys, session_keys::StoredKey, sessions, user_sessions},
+    verifier::KeyProof,
 };
 
 /// A session has begun.
@@ -47,6 +48,8 @@ pub struct Wishes {
     pub audience: Vec<String>,
     /// The scopes, separated by spaces.
     pub scope: String,
+    /// A key that the tokens are to be bound to.
+    pub key: Option<Arc<KeyProof>>,
 }
 
 /// A session that is ready to be stored: its key is made and sealed, so that the transaction is short.
@@ -86,6 +89,9 @@ impl App {
         origin: &Origin,
         now: DateTime<Utc>,
     ) -> Result<Prepared, Error> {
+        if let Some(proof) = &wishes.key {
+            self.take_key_proof(proof)?;
+        }
         let registry = self.registry();
         registry.check_tenant(user.tenant_id)?;
         registry.check_audiences(&wishes.audience)?;
@@ -120,6 +126,7 @@ impl App {
             last_network: self.settings.prefixes.network(&origin.address),
             seen: None,
             user_agent: origin.user_agent.clone(),
+            dpop_jkt: wishes.key.as_ref().map(|proof| proof.key().to_owned()),
         };
         Ok(Prepared { session, salt: self.rng.bytes()?, key, sealer: self.sealer.clone(), wishes, limits })
     }

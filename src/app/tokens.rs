@@ -28,6 +28,8 @@ pub struct IssuedTokens {
     pub scope: String,
     /// The session of both.
     pub session_id: Uuid,
+    /// The access token is good with proofs of a key only.
+    pub is_bound_to_key: bool,
 }
 
 /// What a service is given.
@@ -39,6 +41,8 @@ pub struct ServiceToken {
     pub expire_time: DateTime<Utc>,
     /// Its scopes.
     pub scope: String,
+    /// It is good with proofs of a key only.
+    pub is_bound_to_key: bool,
 }
 
 /// Where the session's chain stands.
@@ -83,7 +87,7 @@ impl App {
             }),
             service: None,
             act: None,
-            cnf: None,
+            cnf: Confirmation::of(maker.dpop_jkt.as_deref(), None),
         };
         let access_token = self.make_access_token(&claims, now, || self.sign(maker, &claims, now))?;
         let refresh_token = maker.tag.token(maker.session_id, position.generation)?.to_text();
@@ -94,6 +98,7 @@ impl App {
             refresh_expire_time: position.idle_expire_time,
             scope: profile.scope,
             session_id: maker.session_id,
+            is_bound_to_key: maker.dpop_jkt.is_some(),
         })
     }
 
@@ -136,7 +141,13 @@ impl App {
         let sign = || self.sign_as_issuer(account.tenant_id, &claims, now);
         let access_token = self.make_access_token(&claims, now, sign)?;
         let expire_time = DateTime::from_timestamp(claims.exp, 0).unwrap_or(now);
-        Ok(ServiceToken { access_token: access_token.into(), expire_time, scope: claims.scope })
+        let is_bound_to_key = claims.cnf.is_some_and(|cnf| cnf.jkt.is_some());
+        Ok(ServiceToken {
+            access_token: access_token.into(),
+            expire_time,
+            scope: claims.scope,
+            is_bound_to_key,
+        })
     }
 
     /// Signs, in its own way where the token's one audience has one, and encrypts where that has a key for it.

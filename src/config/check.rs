@@ -6,9 +6,9 @@ use chrono::TimeDelta;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::{BadSetting, Config, SignUp, UserTokens};
+use super::{BadSetting, Config, DpopNonce, SignUp, UserTokens};
 use crate::{
-    app::{Settings, SigningSettings, cleanup::CleanupSettings, longest_life},
+    app::{KeyProofSettings, Settings, SigningSettings, cleanup::CleanupSettings, longest_life},
     crypto::{passwords::HashSettings, sealing::Sealer},
     domain::{
         certificate_header::CertificateHeader,
@@ -154,6 +154,7 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
         access_ttl: check.duration("tokens.access_ttl", tokens.access_ttl, SECOND, HOUR)?,
         service_ttl: check.duration("tokens.service_ttl", tokens.service_ttl, SECOND, HOUR)?,
         leeway: check.duration("tokens.leeway", tokens.leeway, Duration::ZERO, MOST_LEEWAY)?,
+        key_proofs: key_proof_settings(check, config)?,
         sessions: session_rules(check, config)?,
         prefixes: prefixes(check, config)?,
         trusted_proxies: trusted_proxies(check, config)?,
@@ -167,6 +168,18 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
         max_watchers_per_address: config.server.max_watchers_per_address as usize,
         cleanup: cleanup_settings(check, config)?,
     })
+}
+
+fn key_proof_settings(check: &Check<'_>, config: &Config) -> Result<KeyProofSettings, BadSetting> {
+    let tokens = &config.tokens;
+    let settings = KeyProofSettings {
+        nonce_required: tokens.dpop_nonce == DpopNonce::Required,
+        origins: tokens.dpop_origins.clone(),
+    };
+    match settings.check() {
+        Ok(()) => Ok(settings),
+        Err(bad) => check.refuse("tokens.dpop_origins", bad.to_string()),
+    }
 }
 
 fn session_rules(check: &Check<'_>, config: &Config) -> Result<SessionRules, BadSetting> {

@@ -31,6 +31,8 @@ pub enum Action {
     RefreshDevice,
     /// A refresh came from another network than the one before.
     RefreshAddress,
+    /// A refresh came from somebody who did not show the key that its session is bound to.
+    RefreshKey,
     /// A person ended its session.
     Logout,
     /// A person ended all its sessions.
@@ -111,6 +113,7 @@ impl Action {
             Self::RefreshReuse => "refresh_reuse",
             Self::RefreshDevice => "refresh_device",
             Self::RefreshAddress => "refresh_address",
+            Self::RefreshKey => "refresh_key",
             Self::Logout => "logout",
             Self::LogoutAll => "logout_all",
             Self::ChangePassword => "change_password",

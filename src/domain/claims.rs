@@ -74,6 +74,14 @@ pub struct Confirmation {
     pub x5t_s256: Option<String>,
 }
 
+impl Confirmation {
+    /// That of a key and a certificate with these thumbprints, or of what there is of them.
+    pub fn of(jkt: Option<&str>, x5t_s256: Option<&str>) -> Option<Box<Self>> {
+        let cnf = Self { jkt: jkt.map(str::to_owned), x5t_s256: x5t_s256.map(str::to_owned) };
+        (cnf != Self::default()).then(|| Box::new(cnf))
+    }
+}
+
 /// A service that acts for the subject of a token, and whom it acts on behalf of in turn: the newest is outermost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {

@@ -42,6 +42,8 @@ pub struct Session {
     pub seen: Option<Seen>,
     /// The `user-agent` that signed in.
     pub user_agent: String,
+    /// The thumbprint of the key that its tokens are bound to (RFC 9449), where they are.
+    pub dpop_jkt: Option<String>,
 }
 
 /// A session was seen.
@@ -243,6 +245,7 @@ pub(super) mod tests {
             last_network: String::new(),
             seen: None,
             user_agent: String::new(),
+            dpop_jkt: None,
         }
     }
 

@@ -66,6 +66,7 @@ diesel::table! {
         last_seen_time -> Nullable<DbTime>,
         last_network -> Text,
         last_seen_address -> Text,
+        dpop_jkt -> Nullable<Text>,
     }
 }
 

@@ -47,6 +47,7 @@ pub(super) struct Row {
     last_seen_time: Option<TimeCol>,
     last_network: String,
     last_seen_address: String,
+    dpop_jkt: Option<String>,
 }
 
 impl From<&Session> for Row {
@@ -73,6 +74,7 @@ impl From<&Session> for Row {
             last_seen_time: session.seen.as_ref().map(|seen| TimeCol(seen.time)),
             last_network: session.last_network.clone(),
             last_seen_address: session.seen.as_ref().map(|seen| seen.address.clone()).unwrap_or_default(),
+            dpop_jkt: session.dpop_jkt.clone(),
         }
     }
 }
@@ -104,6 +106,7 @@ impl TryFrom<Row> for Session {
             last_network: row.last_network,
             seen: row.last_seen_time.map(|time| Seen { time: time.0, address: row.last_seen_address }),
             user_agent: row.user_agent,
+            dpop_jkt: row.dpop_jkt,
         })
     }
 }

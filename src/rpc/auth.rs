@@ -39,6 +39,7 @@ impl Auth for Service {
         &self,
         request: Request<proto::SignUpRequest>,
     ) -> Result<Response<proto::SignUpResponse>, Status> {
+        let key = parse::key_proof(&request);
         let (origin, message) = parse::open(request);
         let user = NewUser {
             username: user::parse_username("username", &message.username)?,
@@ -51,7 +52,7 @@ impl Auth for Service {
             tenant: tenant::or_default(&message.tenant).to_owned(),
             user,
             password: parse::password("password", &message.password)?,
-            wishes: parse::wishes(message.device.as_ref(), &message.audience, &message.scope)?,
+            wishes: parse::wishes(message.device.as_ref(), &message.audience, &message.scope, key)?,
         };
         let SignedIn { tokens, session, .. } = sign_up::sign_up(&self.0, asked, &origin).await?;
         Ok(Response::new(proto::SignUpResponse {
@@ -64,12 +65,13 @@ impl Auth for Service {
         &self,
         request: Request<proto::LoginRequest>,
     ) -> Result<Response<proto::LoginResponse>, Status> {
+        let key = parse::key_proof(&request);
         let (origin, message) = parse::open(request);
         let asked = Login {
             tenant: tenant::or_default(&message.tenant).to_owned(),
             username: user::parse_username("username", &message.username)?,
             password: parse::password("password", &message.password)?,
-            wishes: parse::wishes(message.device.as_ref(), &message.audience, &message.scope)?,
+            wishes: parse::wishes(message.device.as_ref(), &message.audience, &message.scope, key)?,
         };
         let SignedIn { tokens, session, password_change_required } =
             login::login(&self.0, asked, &origin).await?;
@@ -84,10 +86,11 @@ impl Auth for Service {
         &self,
         request: Request<proto::RefreshRequest>,
     ) -> Result<Response<proto::RefreshResponse>, Status> {
+        let key = parse::key_proof(&request);
         let (origin, message) = parse::open(request);
         let token = RefreshToken::parse(&message.refresh_token).map_err(|_| Error::TokenMalformed)?;
         let device = message.device.as_ref().map(parse::device).transpose()?;
-        let tokens = refresh::refresh(&self.0, &token, device, &origin).await?;
+        let tokens = refresh::refresh(&self.0, &token, device, key.as_deref(), &origin).await?;
         Ok(Response::new(proto::RefreshResponse { tokens: Some(convert::tokens(&tokens)) }))
     }
 
@@ -165,11 +168,12 @@ impl Auth for Service {
         request: Request<proto::IssueServiceTokenRequest>,
     ) -> Result<Response<proto::IssueServiceTokenResponse>, Status> {
         let certificate = certificate(&self.0, &request);
+        let key = parse::key_proof(&request);
         let (origin, message) = parse::open(request);
         let audience = text::audience("audience", &message.audience)?;
         let scope = text::scope("scope", &message.scope)?;
         let (client_id, proof) = presented(message, certificate)?;
-        let asked = IssueServiceToken { client_id, proof, audience, scope };
+        let asked = IssueServiceToken { client_id, proof, audience, scope, key };
         let token = issue_service_token::issue_service_token(&self.0, asked, &origin).await?;
         Ok(Response::new(proto::IssueServiceTokenResponse { tokens: Some(convert::service_token(token)) }))
     }
@@ -178,6 +182,7 @@ impl Auth for Service {
         &self,
         request: Request<proto::ExchangeTokenRequest>,
     ) -> Result<Response<proto::ExchangeTokenResponse>, Status> {
+        let key = parse::key_proof(&request).map(|proof| proof.key().to_owned());
         let (caller, origin, message) = parse::open_service(request)?;
         if ![TOKEN_TYPE, JWT_TYPE].contains(&message.subject_token_type.as_str()) {
             let problem = format!("is neither `{TOKEN_TYPE}` nor `{JWT_TYPE}`");
@@ -188,6 +193,7 @@ impl Auth for Service {
             scope: text::scopes("scope", &message.scope)?,
             actor_token: Some(message.actor_token).filter(|token| !token.is_empty()),
             subject_token: message.subject_token,
+            key,
         };
         let token = exchange_token::exchange_token(&self.0, &caller, asked, &origin).await?;
         Ok(Response::new(proto::ExchangeTokenResponse {

@@ -41,7 +41,7 @@ pub(super) fn tokens(tokens: &IssuedTokens) -> proto::Tokens {
         access_expire_time: timestamp(tokens.access_expire_time),
         refresh_token: tokens.refresh_token.expose_secret().to_owned(),
         refresh_expire_time: timestamp(tokens.refresh_expire_time),
-        token_type: "Bearer".to_owned(),
+        token_type: token_type(tokens.is_bound_to_key),
         scope: tokens.scope.clone(),
         session_id: tokens.session_id.to_string(),
     }
@@ -52,10 +52,15 @@ pub(super) fn service_token(token: ServiceToken) -> proto::Tokens {
     proto::Tokens {
         access_token: token.access_token.expose_secret().to_owned(),
         access_expire_time: timestamp(token.expire_time),
-        token_type: "Bearer".to_owned(),
+        token_type: token_type(token.is_bound_to_key),
         scope: token.scope,
         ..proto::Tokens::default()
     }
+}
+
+/// How an access token is sent (RFC 9449 section 5).
+fn token_type(is_bound_to_key: bool) -> String {
+    if is_bound_to_key { "DPoP" } else { "Bearer" }.to_owned()
 }
 
 fn device(device: Device) -> proto::Device {
@@ -90,6 +95,7 @@ pub(super) fn session(session: Session, now: DateTime<Utc>) -> proto::SessionInf
         first_address: session.first_address,
         last_address,
         user_agent: session.user_agent,
+        dpop_jkt: session.dpop_jkt.unwrap_or_default(),
     }
 }
 

@@ -13,7 +13,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 use tracing::Instrument;
@@ -24,9 +24,9 @@ use super::{
     status,
 };
 use crate::{
-    app::{App, CallLabels, Caller, Error, MethodLabel, ServiceCaller},
+    app::{App, CallLabels, Caller, Error, MethodLabel, Proved, ServiceCaller},
     domain::{audit::Origin, proxy},
-    verifier::{Shown, not_begun},
+    verifier::{self, Denial, KeyProof, ProofFor, Scheme, Shown, not_begun},
 };
 
 /// Where the request's id is read and written.
@@ -65,22 +65,33 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
         code: Code::Cancelled,
     };
     let answer = async {
-        match admit(&app, who, request.extensions(), request.headers()).await {
-            Ok(caller) => {
+        let head = Head {
+            method: request.method(),
+            path: method,
+            headers: request.headers(),
+            extensions: request.extensions(),
+        };
+        let admitted = admit(&app, who, head).await;
+        match admitted {
+            Ok(Admitted { caller, proof, next_nonce }) => {
                 if let Known::User(caller) = &caller {
                     app.note_seen(caller, &origin);
                 }
                 let extensions = request.extensions_mut();
                 extensions.insert(origin);
+                if let Some(proof) = proof {
+                    extensions.insert(proof);
+                }
                 match caller {
                     Known::Nobody => None,
                     Known::User(caller) => extensions.insert(caller).map(drop),
                     Known::Service(caller) => extensions.insert(caller).map(drop),
                 };
-                match timeout(PATIENCE, next.run(request)).await {
+                let response = match timeout(PATIENCE, next.run(request)).await {
                     Ok(response) => readable(response),
                     Err(_) => status::too_slow().into_http(),
-                }
+                };
+                with_nonce(response, next_nonce)
             }
             Err(error) => {
                 let mut refusal = Status::from(error).into_http();
@@ -142,18 +153,65 @@ enum Known {
     Service(ServiceCaller),
 }
 
-/// Who calls, where the method wants to know.
-async fn admit(app: &App, who: Who, extensions: &Extensions, headers: &HeaderMap) -> Result<Known, Error> {
+/// A request without its body, which may not be shared between threads.
+#[derive(Clone, Copy)]
+struct Head<'r> {
+    method: &'r Method,
+    path: &'static str,
+    headers: &'r HeaderMap,
+    extensions: &'r Extensions,
+}
+
+/// Who may go on, and what it has shown.
+struct Admitted {
+    caller: Known,
+    /// The proof of a key, where one counts; taken already where the caller is known.
+    proof: Option<Arc<KeyProof>>,
+    /// What its next proof is to carry.
+    next_nonce: Option<String>,
+}
+
+/// Who calls, where the method wants to know, and the key that it shows.
+async fn admit(app: &App, who: Who, head: Head<'_>) -> Result<Admitted, Error> {
+    let binds_tokens = policy::binds_tokens(head.path);
     if who == Who::Anyone {
-        return Ok(Known::Nobody);
+        let proved = if binds_tokens { prove(app, head, None)? } else { None };
+        return Ok(Admitted::new(Known::Nobody, proved));
     }
-    let token = bearer(headers)?;
-    let certificate = peer::certificate(app, extensions, headers);
-    let shown = Shown { certificate: certificate.map(|it| it.thumbprint.clone()), ..Shown::default() };
+    let (scheme, token) = credentials(head.headers)?;
+    let certificate = peer::certificate(app, head.extensions, head.headers);
+    let certificate = certificate.map(|certificate| certificate.thumbprint.clone());
+    let mut shown = Shown { certificate, ..Shown::default() };
+    let proved = match scheme {
+        Scheme::Dpop => {
+            let proved = prove(app, head, Some(token))?;
+            let proved = proved.ok_or(Error::InvalidKeyProof("there is none"))?;
+            shown.key = Some(proved.proof.key().to_owned());
+            Some(proved)
+        }
+        Scheme::Bearer if binds_tokens => prove(app, head, Some(token))?,
+        Scheme::Bearer => None,
+    };
+    let caller = authenticate(app, who, token, &shown).await?;
+    // Nobody who may not call fills the memory of those that were used.
+    if let Some(proved) = &proved {
+        app.take_key_proof(&proved.proof)?;
+    }
+    Ok(Admitted::new(caller, proved))
+}
+
+impl Admitted {
+    fn new(caller: Known, proved: Option<Proved>) -> Self {
+        let (proof, next_nonce) = proved.map(|proved| (proved.proof, proved.next_nonce)).unzip();
+        Self { caller, proof: proof.map(Arc::new), next_nonce: next_nonce.flatten() }
+    }
+}
+
+async fn authenticate(app: &App, who: Who, token: &str, shown: &Shown) -> Result<Known, Error> {
     if who == Who::Service {
-        return Ok(Known::Service(app.authenticate_service(token, &shown).await?));
+        return Ok(Known::Service(app.authenticate_service(token, shown).await?));
     }
-    let caller = app.authenticate(token, &shown).await?;
+    let caller = app.authenticate(token, shown).await?;
     if caller.must_change_password && who != Who::SignedIn {
         return Err(Error::PasswordChangeRequired);
     }
@@ -163,16 +221,18 @@ async fn admit(app: &App, who: Who, extensions: &Extensions, headers: &HeaderMap
     Ok(Known::User(caller))
 }
 
-/// The one bearer token (RFC 6750 section 2.1). Of two, an intermediary and we might each believe another.
-fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().ok_or(Error::TokenMissing)?;
-    if values.next().is_some() {
-        return Err(Error::TokenMalformed);
-    }
-    let value = value.to_str().map_err(|_| Error::TokenMalformed)?;
-    let (scheme, token) = value.split_once(' ').ok_or(Error::TokenMalformed)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(Error::TokenMissing) }
+/// The proof of a key that comes with a call, checked against it.
+fn prove(app: &App, head: Head<'_>, token: Option<&str>) -> Result<Option<Proved>, Error> {
+    let Some(proof) = KeyProof::in_headers(head.headers)? else { return Ok(None) };
+    let made_for = ProofFor { method: head.method.as_str(), path: head.path, token };
+    app.check_key_proof(proof, &made_for).map(Some)
+}
+
+fn credentials(headers: &HeaderMap) -> Result<(Scheme, &str), Error> {
+    verifier::credentials(headers).map_err(|denial| match denial {
+        Denial::Missing => Error::TokenMissing,
+        _ => Error::TokenMalformed,
+    })
 }
 
 fn origin(app: &App, request: &Request) -> Origin {
@@ -214,6 +274,14 @@ fn with_request_id(mut response: Response, id: &str) -> Response {
         // It comes once: in HPACK's table it would only push others out (RFC 7541 section 7.1.3).
         id.set_sensitive(true);
         response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// Tells what the next proof of a key is to carry.
+fn with_nonce(mut response: Response, nonce: Option<String>) -> Response {
+    if let Some(nonce) = nonce.and_then(|nonce| HeaderValue::try_from(nonce).ok()) {
+        response.headers_mut().insert(status::DPOP_NONCE, nonce);
     }
     response
 }

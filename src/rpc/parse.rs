@@ -1,5 +1,7 @@
 //! Reads what several requests have in common.
 
+use std::sync::Arc;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
 use secrecy::SecretString;
@@ -15,6 +17,7 @@ use crate::{
         device, text,
     },
     proto,
+    verifier::KeyProof,
 };
 
 const DEFAULT_PAGE: u16 = 50;
@@ -24,6 +27,11 @@ const MAX_PAGE: u16 = 500;
 pub(super) fn open<T>(request: Request<T>) -> (Origin, T) {
     let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
     (origin, request.into_inner())
+}
+
+/// The key that whoever calls has shown.
+pub(super) fn key_proof<T>(request: &Request<T>) -> Option<Arc<KeyProof>> {
+    request.extensions().get().cloned()
 }
 
 /// Who calls, where it came from, and its message. The gate lets nobody pass without being known.
@@ -95,11 +103,13 @@ pub(super) fn wishes(
     told: Option<&proto::Device>,
     audience: &[String],
     scope: &[String],
+    key: Option<Arc<KeyProof>>,
 ) -> Result<Wishes, InvalidField> {
     Ok(Wishes {
         device: told.map_or_else(|| device::Device::parse("", "", ""), device)?.with_kind(),
         audience: text::audience("audience", audience)?,
         scope: text::scope("scope", scope)?,
+        key,
     })
 }
 

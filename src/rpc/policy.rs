@@ -85,6 +85,20 @@ pub fn row(path: &str) -> Option<(&'static str, Who)> {
     TABLE.iter().find(|(known, _)| *known == path).copied()
 }
 
+/// What hands out tokens, bound to a key where the caller shows one.
+const BINDS_TOKENS: [&str; 5] = [
+    "/tessera.v1.Auth/ExchangeToken",
+    "/tessera.v1.Auth/IssueServiceToken",
+    "/tessera.v1.Auth/Login",
+    "/tessera.v1.Auth/Refresh",
+    "/tessera.v1.Auth/SignUp",
+];
+
+/// Whether a method looks at a proof of a key also where the caller's own token is bound to none.
+pub fn binds_tokens(method: &str) -> bool {
+    BINDS_TOKENS.contains(&method)
+}
+
 /// Questions that a whole mesh asks all the time, and whose good answers change nothing: these answers are counted, and
 /// logged at `debug` alone.
 const ASKED_ALL_THE_TIME: [&str; 6] = [

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-use tonic::{Code, Status};
+use tonic::{
+    Code, Status,
+    metadata::{Ascii, MetadataValue},
+};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{app::Error, domain::InvalidField};
 
+/// The metadata that tells what the next proof of a key is to carry (RFC 9449 section 8).
+pub(super) const DPOP_NONCE: &str = "dpop-nonce";
 /// The `domain` of every `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "tessera";
 /// When to try again where too much was asked, and where the database is away.
@@ -28,6 +33,7 @@ impl From<Error> for Status {
             Error::Overloaded
             | Error::NoSpareKey
             | Error::TooManyWatchers
+            | Error::TooManyKeyProofs
             | Error::Stopping
             | Error::CannotSign(_)
             | Error::StoreUnavailable(_) => details.set_retry_info(Some(RETRY_AFTER)),
@@ -41,8 +47,19 @@ impl From<Error> for Status {
         } else {
             tracing::warn!(reason, %error, "refused");
         }
-        Self::with_error_details(code, told(error), details)
+        let nonce = nonce(&error);
+        let mut status = Self::with_error_details(code, told(error), details);
+        if let Some(nonce) = nonce {
+            status.metadata_mut().insert(DPOP_NONCE, nonce);
+        }
+        status
     }
+}
+
+/// What the next proof is to carry, where that was lacking.
+fn nonce(error: &Error) -> Option<MetadataValue<Ascii>> {
+    let Error::UseNonce(nonce) = error else { return None };
+    nonce.parse().ok()
 }
 
 impl From<InvalidField> for Status {
@@ -69,6 +86,8 @@ const fn code(error: &Error) -> Code {
         | Error::TokenInvalid(_)
         | Error::TokenExpired
         | Error::TokenRevoked
+        | Error::InvalidKeyProof(_)
+        | Error::UseNonce(_)
         | Error::TokenReused
         | Error::ReauthenticationRequired
         | Error::InvalidCredentials => Code::Unauthenticated,
@@ -80,9 +99,11 @@ const fn code(error: &Error) -> Code {
         Error::NotFound(_) => Code::NotFound,
         Error::AlreadyExists(_) => Code::AlreadyExists,
         Error::Conflict => Code::Aborted,
-        Error::Overloaded | Error::NoSpareKey | Error::TooManyWatchers | Error::RateLimited => {
-            Code::ResourceExhausted
-        }
+        Error::Overloaded
+        | Error::NoSpareKey
+        | Error::TooManyWatchers
+        | Error::TooManyKeyProofs
+        | Error::RateLimited => Code::ResourceExhausted,
         Error::OutOfOrder(_) | Error::NotNow(_) => Code::FailedPrecondition,
         Error::CannotSign(_) | Error::StoreUnavailable(_) | Error::Stopping => Code::Unavailable,
         Error::Sealed(_) | Error::Internal(_) => Code::Internal,

@@ -6,19 +6,21 @@ use crate::domain::claims::{Claims, Confirmation};
 /// What a caller has shown beside its token, and is known to have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shown {
-    /// The thumbprint (RFC 7638) of a key, by a proof that was made for this token and this call (RFC 9449).
+    /// The thumbprint (RFC 7638) of a key, by a proof that was made for this token and this call (RFC 9449). A token that is
+    /// bound to no key is refused beside one.
     pub key: Option<String>,
     /// The SHA-256 of its certificate's DER, in base64url (RFC 8705 section 3.1).
     pub certificate: Option<String>,
 }
 
 impl Shown {
-    /// Refuses a token that is bound to what was not shown.
+    /// Refuses a token that is bound to what was not shown, and one that is bound to no key where one was.
     pub(crate) fn require(&self, claims: &Claims) -> Result<(), Refusal> {
-        match &claims.cnf {
-            Some(cnf) if !self.has(cnf) => Err(Refusal::NotHolder),
-            _ => Ok(()),
-        }
+        let is_met = match &claims.cnf {
+            Some(cnf) => self.has(cnf) && (self.key.is_none() || cnf.jkt.is_some()),
+            None => self.key.is_none(),
+        };
+        if is_met { Ok(()) } else { Err(Refusal::NotHolder) }
     }
 
     /// Nobody has what a confirmation asks for of which nothing is understood here.

@@ -1,7 +1,7 @@
 //! Reads JWK sets of other issuers, which hold more than Tessera takes.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::jwk::{AlgorithmParameters, CommonParameters, Jwk};
+use jsonwebtoken::jwk::{AlgorithmParameters, CommonParameters, Jwk, ThumbprintHash};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -42,15 +42,9 @@ impl PublicKey {
         let set: KeySet = serde_json::from_slice(json).map_err(|_| BadKeySet::Json)?;
         let mut keys = Vec::new();
         for jwk in &set.keys {
-            if member(jwk, "kty") == Some("oct") || SECRET.iter().any(|name| jwk.contains_key(*name)) {
-                return Err(BadKeySet::Secret);
-            }
+            refuse_secret(jwk)?;
             let Some((algorithm, parameters)) = usable(jwk) else { continue };
-            if let AlgorithmParameters::RSA(rsa) = &parameters
-                && bits(&rsa.n).is_some_and(|bits| bits < LEAST_RSA_BITS)
-            {
-                return Err(BadKeySet::ShortRsa);
-            }
+            refuse_short(&parameters)?;
             if accepted.contains(&algorithm) {
                 let kid = member(jwk, "kid").unwrap_or_default().to_owned();
                 let jwk = Jwk { common: CommonParameters::default(), algorithm: parameters };
@@ -58,6 +52,35 @@ impl PublicKey {
             }
         }
         if keys.is_empty() { Err(BadKeySet::NoKey) } else { Ok(keys) }
+    }
+
+    /// Reads the key that somebody shows beside what it signed with it, for the algorithm that it names there. The key's id
+    /// is its thumbprint (RFC 7638).
+    pub(super) fn of_holder(mut jwk: Map<String, Value>, algorithm: Algorithm) -> Result<Self, BadKeySet> {
+        refuse_secret(&jwk)?;
+        jwk.entry("alg").or_insert_with(|| algorithm.as_str().into());
+        let (own, parameters) = usable(&jwk).ok_or(BadKeySet::NoKey)?;
+        if own != algorithm {
+            return Err(BadKeySet::NoKey);
+        }
+        refuse_short(&parameters)?;
+        let jwk = Jwk { common: CommonParameters::default(), algorithm: parameters };
+        let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| BadKeySet::NoKey)?;
+        Self::with_kid(thumbprint, algorithm, &jwk).map_err(|_| BadKeySet::NoKey)
+    }
+}
+
+fn refuse_secret(jwk: &Map<String, Value>) -> Result<(), BadKeySet> {
+    let is_secret = member(jwk, "kty") == Some("oct") || SECRET.iter().any(|name| jwk.contains_key(*name));
+    if is_secret { Err(BadKeySet::Secret) } else { Ok(()) }
+}
+
+fn refuse_short(parameters: &AlgorithmParameters) -> Result<(), BadKeySet> {
+    match parameters {
+        AlgorithmParameters::RSA(rsa) if bits(&rsa.n).is_some_and(|bits| bits < LEAST_RSA_BITS) => {
+            Err(BadKeySet::ShortRsa)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -39,6 +39,46 @@ struct Header {
     x5c: Option<IgnoredAny>,
 }
 
+/// The pieces of a compact JWS as they come; nothing in them is believed yet.
+pub(super) struct Pieces<'t> {
+    /// The JSON of the header.
+    pub header: Vec<u8>,
+    /// What is signed.
+    pub signed: &'t str,
+    /// The claims, in base64url.
+    pub payload: &'t str,
+    /// The signature, in base64url.
+    pub signature: &'t str,
+}
+
+impl<'t> Pieces<'t> {
+    /// Splits what is no longer than this, in bytes.
+    pub(super) fn of(token: &'t str, longest: usize) -> Result<Self, Refusal> {
+        if token.len() > longest {
+            return Err(Refusal::Malformed);
+        }
+        let mut pieces = token.split('.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (pieces.next(), pieces.next(), pieces.next(), pieces.next())
+        else {
+            return Err(Refusal::Malformed);
+        };
+        let signed = &token[..header.len() + 1 + payload.len()];
+        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| Refusal::Malformed)?;
+        if payload.is_empty() {
+            Err(Refusal::Malformed)
+        } else {
+            Ok(Self { header, signed, payload, signature })
+        }
+    }
+}
+
+/// RFC 8725 section 3.11: one kind of token is never taken for another.
+pub(super) fn is_type(have: Option<&str>, typ: &str) -> bool {
+    let have = have.unwrap_or_default();
+    have.strip_prefix("application/").unwrap_or(have).eq_ignore_ascii_case(typ)
+}
+
 /// A token taken apart; nothing in it is believed yet.
 pub(super) struct Parts<'t> {
     header: Header,
@@ -50,21 +90,8 @@ pub(super) struct Parts<'t> {
 impl<'t> Parts<'t> {
     /// Splits the token and reads its header.
     pub(super) fn split(token: &'t str) -> Result<Self, Refusal> {
-        if token.len() > MAX_TOKEN_LEN {
-            return Err(Refusal::Malformed);
-        }
-        let mut pieces = token.split('.');
-        let (Some(header), Some(payload), Some(signature), None) =
-            (pieces.next(), pieces.next(), pieces.next(), pieces.next())
-        else {
-            return Err(Refusal::Malformed);
-        };
-        let signed = &token[..header.len() + 1 + payload.len()];
-        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| Refusal::Malformed)?;
+        let Pieces { header, signed, payload, signature } = Pieces::of(token, MAX_TOKEN_LEN)?;
         let header: Header = serde_json::from_slice(&header).map_err(|_| Refusal::Malformed)?;
-        if payload.is_empty() {
-            return Err(Refusal::Malformed);
-        }
         let parts = Self { header, signed, payload, signature };
         parts.refuse_dangerous()?;
         Ok(parts)
@@ -79,11 +106,10 @@ impl<'t> Parts<'t> {
         Ok(())
     }
 
-    /// RFC 8725 section 3.11: one kind of token is never taken for another.
+    /// Refuses every other kind of token.
     pub(super) fn require_type(&self, typ: &str) -> Result<(), Refusal> {
-        let have = self.header.typ.as_deref().unwrap_or_default();
-        let have = have.strip_prefix("application/").unwrap_or(have);
-        if have.eq_ignore_ascii_case(typ) { Ok(()) } else { Err(Refusal::Invalid("another type of token")) }
+        let is_it = is_type(self.header.typ.as_deref(), typ);
+        if is_it { Ok(()) } else { Err(Refusal::Invalid("another type of token")) }
     }
 
     /// Whether it says of what type it is.

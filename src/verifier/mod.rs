@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `connected/` | [`Verifier::connect`]: a verifier that hears of revocations and keys as they happen |
 //! | `guard/` | [`Guard`]: the tower layer in front of a service's methods |
+//! | `dpop/` | [`KeyProofs`]: what a caller shows who holds a key (RFC 9449) |
 //! | `signed_in/` | [`TokenSource`]: the other side, a client that keeps itself signed in |
 //! | `service_identity/` | [`ServiceIdentity`]: the same for a service, which proves itself and calls on for others |
 //! | `attach/` | [`WithToken`]: a channel whose calls carry the token of either |
@@ -24,6 +25,7 @@ mod claims;
 mod connected;
 #[cfg(feature = "encryption")]
 mod decryption;
+mod dpop;
 mod endorsed;
 mod foreign;
 mod foreign_keys;
@@ -50,10 +52,11 @@ use checked::CheckedTokens;
 pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale, Standing, StartError};
 #[cfg(feature = "encryption")]
 pub use decryption::DecryptionKey;
+pub use dpop::{BadHolderKey, BadOrigin, HolderKey, KeyProof, KeyProofs, NotTaken, ProofFor};
 use endorsed::EndorsedKey;
 pub use foreign::{ClientAssertion, ForeignIssuer, Once};
 pub use foreign_keys::BadKeySet;
-pub use guard::{ClaimsOf, Guard, GuardInterceptor, Guarded, Requirement, bearer};
+pub use guard::{ClaimsOf, Guard, GuardInterceptor, Guarded, Requirement, Scheme, bearer, credentials};
 pub use key::{BadKey, PublicKey};
 pub use service_identity::{
     Credential, IdentityError, ServiceIdentity, ServiceIdentityBuilder, ServiceTokens,
@@ -81,6 +84,9 @@ pub enum Refusal {
     /// It is bound to a key or a certificate (RFC 7800) that its holder has not shown.
     #[error("the token is another one's to use")]
     NotHolder,
+    /// The proof that its holder has a key is not good, or not there; the text may be told.
+    #[error("the proof of the key is not good: {0}")]
+    BadProof(&'static str),
     /// It ended before its time.
     #[error("the token was revoked")]
     Revoked,

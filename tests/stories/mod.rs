@@ -12,6 +12,7 @@ mod connected;
 mod crash;
 mod damage;
 mod device_change;
+mod dpop;
 mod exchange;
 mod fail_closed;
 mod foreign;

@@ -66,6 +66,8 @@ async fn a_wrong_value_in_the_file_is_named_with_the_file() -> Outcome {
     refuse_file("[sessions]\non_address_change = \"shrug\"\n", &["sessions.on_address_change", "shrug"])
         .await?;
     refuse_file("[sessions]\naddress_prefix_v4 = 33\n", &["sessions.address_prefix_v4", "1 to 32"]).await?;
+    refuse_file("[tokens]\ndpop_nonce = \"perhaps\"\n", &["tokens.dpop_nonce", "perhaps"]).await?;
+    refuse_file("[tokens]\ndpop_origins = [\"orders\"]\n", &["tokens.dpop_origins", "`orders`"]).await?;
     refuse_file("[sessions]\naddress_prefix_v6 = 0\n", &["sessions.address_prefix_v6", "1 to 128"]).await?;
     refuse_file(
         "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"proxy.example\"]\n",

@@ -125,7 +125,7 @@ impl Key {
     }
 
     /// Its private bytes (PKCS#8).
-    pub(super) fn pkcs8(&self) -> &[u8] {
+    pub fn pkcs8(&self) -> &[u8] {
         self.pkcs8.expose_secret()
     }
 

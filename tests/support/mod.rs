@@ -9,6 +9,7 @@ mod clock;
 mod envoy;
 mod forge;
 mod guarded;
+mod holder;
 mod issuer;
 mod key_server;
 mod people;
@@ -26,6 +27,7 @@ pub use clock::{ShiftedClock, TestClock};
 pub use envoy::{Envoy, Provider};
 pub use forge::{Forge, Key, parts_of, sign_hs256, unsigned};
 pub use guarded::{Guarded, audience_token};
+pub use holder::{Holder, bound, proof_claims, proved, with_proofs};
 pub use issuer::Issuer;
 pub use key_server::{KeyServer, jwks, one_key};
 pub use people::{

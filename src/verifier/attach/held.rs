@@ -16,17 +16,28 @@ const RENEW_WITHIN: f64 = 0.15;
 
 /// An access token, silent in `Debug`. Cheap to clone.
 #[derive(Clone)]
-pub struct AccessToken(Arc<SecretString>);
+pub struct AccessToken(Arc<Inner>);
+
+struct Inner {
+    token: SecretString,
+    is_bound_to_key: bool,
+}
 
 impl AccessToken {
-    /// The token itself, as it follows `Bearer `.
+    /// The token itself, as it follows `Bearer `, or `DPoP ` where it is bound to a key.
     pub fn expose(&self) -> &str {
-        self.0.expose_secret()
+        self.0.token.expose_secret()
+    }
+
+    /// Whether it is good with a proof of a key only (RFC 9449).
+    pub fn is_bound_to_key(&self) -> bool {
+        self.0.is_bound_to_key
     }
 
     /// The value of the header `authorization`, marked as a secret: it enters no log and no compression table.
     pub(in crate::verifier) fn header(&self) -> Option<HeaderValue> {
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.expose())).ok()?;
+        let scheme = if self.is_bound_to_key() { "DPoP" } else { "Bearer" };
+        let mut value = HeaderValue::from_str(&format!("{scheme} {}", self.expose())).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
@@ -63,7 +74,10 @@ impl Held {
         let share = RENEW_AFTER + RENEW_WITHIN * fastrand::f64();
         let renew_after = TimeDelta::milliseconds((life.num_milliseconds() as f64 * share) as i64);
         Self {
-            token: AccessToken(Arc::new(tokens.access_token.clone().into())),
+            token: AccessToken(Arc::new(Inner {
+                token: tokens.access_token.clone().into(),
+                is_bound_to_key: tokens.token_type.eq_ignore_ascii_case("dpop"),
+            })),
             renew_time: now + renew_after,
             expire_time: now + life,
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::verifier::Refusal;
+use crate::verifier::{NotTaken, Refusal};
 
 /// Why a token, or a call, is not let in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,8 +19,9 @@ pub enum Denial {
         /// The scopes that the method requires, separated by spaces.
         scope: String,
     },
-    /// Too many unknown keys were asked for; the token may be good. Worth another try.
-    #[error("too many tokens with unknown keys")]
+    /// Too many unknown keys were asked for, or too many proofs of keys came at once; the token may be good. Worth another
+    /// try.
+    #[error("too many tokens with unknown keys, or too many proofs of keys")]
     Busy,
     /// Contact with the issuer was lost for too long, since so long; `None` if there never was any. Worth another try.
     #[error("the issuer has not been heard of for too long")]
@@ -30,6 +31,15 @@ pub enum Denial {
     Unreachable,
 }
 
+impl From<NotTaken> for Denial {
+    fn from(not_taken: NotTaken) -> Self {
+        match not_taken {
+            NotTaken::Again => Refusal::BadProof("it was used before").into(),
+            NotTaken::Full => Self::Busy,
+        }
+    }
+}
+
 impl Denial {
     /// A word that programs read.
     pub fn reason(&self) -> &'static str {
@@ -37,6 +47,7 @@ impl Denial {
             Self::Missing => "TOKEN_MISSING",
             Self::Refused(Refusal::Malformed) => "TOKEN_MALFORMED",
             Self::Refused(Refusal::Invalid(_) | Refusal::UnknownKey | Refusal::NotHolder) => "TOKEN_INVALID",
+            Self::Refused(Refusal::BadProof(_)) => "INVALID_DPOP_PROOF",
             Self::Refused(Refusal::Expired) => "TOKEN_EXPIRED",
             Self::Refused(Refusal::Revoked) => "TOKEN_REVOKED",
             Self::Insufficient { .. } => "INSUFFICIENT_SCOPE",

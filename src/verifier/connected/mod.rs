@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::{sync::watch, task::AbortHandle};
 
 use super::{Expected, Refusal, Shown, Verifier};
@@ -115,6 +116,11 @@ impl ConnectedVerifier {
     pub fn try_check_shown(&self, token: &str, shown: &Shown) -> Option<Result<Claims, Denial>> {
         let bound = |claims| shown.require(&claims).map(|()| claims).map_err(Denial::from);
         Some(self.0.core.check_here(token)?.and_then(bound))
+    }
+
+    /// What time it is, and how far clocks may differ.
+    pub(in crate::verifier) fn time(&self) -> (DateTime<Utc>, TimeDelta) {
+        (self.0.core.clock.now(), self.0.core.expected.leeway)
     }
 
     /// How long ago the issuer's state was certainly the one that is known here; `None` if it was never heard of.

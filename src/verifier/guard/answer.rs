@@ -1,12 +1,16 @@
 //! Denials as answers, by the error table of the contract.
 
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::verifier::{Denial, Refusal, not_begun};
+use super::{Scheme, credentials};
+use crate::{
+    domain::algorithm::Algorithm,
+    verifier::{Denial, Refusal, not_begun},
+};
 
 /// The `domain` of every `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "tessera";
@@ -65,8 +69,12 @@ pub(super) fn refuse<B, R: Default>(denial: &Denial, request: &http::Request<B>)
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if denial.is_passing() {
         headers.insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
-    } else if let Ok(challenge) = HeaderValue::from_str(&challenge(denial)) {
-        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    } else {
+        for challenge in challenges(denial, request.headers()) {
+            if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+                headers.append(header::WWW_AUTHENTICATE, challenge);
+            }
+        }
     }
     response
 }
@@ -89,11 +97,26 @@ fn http_status(denial: &Denial) -> StatusCode {
     }
 }
 
-/// RFC 6750 section 3: who sent no token is told of no error.
-fn challenge(denial: &Denial) -> String {
+/// Both ways to send a token, the one that was tried with what is wrong (RFC 6750 section 3, RFC 9449 section 7.1).
+fn challenges(denial: &Denial, request: &HeaderMap) -> Vec<String> {
+    let algorithms = Algorithm::ALL.map(Algorithm::as_str).join(" ");
+    let dpop = |error: Option<String>| match error {
+        Some(error) => format!("DPoP {error}, algs=\"{algorithms}\""),
+        None => format!("DPoP algs=\"{algorithms}\""),
+    };
+    match (credentials(request), error(denial)) {
+        (Ok((Scheme::Dpop, _)), error) => vec![dpop(error)],
+        (_, Some(error)) => vec![format!("Bearer {error}"), dpop(None)],
+        (_, None) => vec!["Bearer".to_owned(), dpop(None)],
+    }
+}
+
+/// Who sent no token is told of no error.
+fn error(denial: &Denial) -> Option<String> {
     let error = match denial {
-        Denial::Missing => return "Bearer".to_owned(),
+        Denial::Missing => return None,
         Denial::Refused(Refusal::Malformed) => "invalid_request",
+        Denial::Refused(Refusal::BadProof(_)) => "invalid_dpop_proof",
         Denial::Insufficient { .. } => "insufficient_scope",
         _ => "invalid_token",
     };
@@ -101,5 +124,7 @@ fn challenge(denial: &Denial) -> String {
         Denial::Insufficient { scope } if !scope.is_empty() => format!(", scope=\"{scope}\""),
         _ => String::new(),
     };
-    format!("Bearer error=\"{error}\", error_description=\"{}\"{scope}", told(denial))
+    // Quotes would end the text.
+    let told = told(denial).replace('"', "'");
+    Some(format!("error=\"{error}\", error_description=\"{told}\"{scope}"))
 }

@@ -6,8 +6,9 @@ use super::{Requirement, bearer, shown};
 use crate::verifier::{ConnectedVerifier, Denial, not_begun};
 
 /// Guards a service as a tonic interceptor, with one requirement for all of its methods: an interceptor doesn't know
-/// which one is called. Nor can it wait: a token for which the issuer has to be asked is refused with
-/// `ISSUER_UNAVAILABLE`. For both there is [`Guard`](super::Guard).
+/// which one is called. So it can't tell what a proof of a key was made for either: a token that is bound to one is refused.
+/// Nor can it wait: a token for which the issuer has to be asked is refused with `ISSUER_UNAVAILABLE`. For all of that there
+/// is [`Guard`](super::Guard).
 #[derive(Debug, Clone)]
 pub struct GuardInterceptor {
     verifier: ConnectedVerifier,

@@ -2,6 +2,7 @@
 
 mod answer;
 mod interceptor;
+mod presented;
 mod requirement;
 
 use std::{
@@ -10,13 +11,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, header};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{ClientCertificate, ConnectedVerifier, Denial, Refusal, Shown, not_begun};
+use super::{ConnectedVerifier, Denial, KeyProofs, not_begun};
 use crate::domain::claims::Claims;
 pub use interceptor::GuardInterceptor;
+use presented::{Presented, shown};
+pub use presented::{Scheme, bearer, credentials};
 use requirement::Policy;
 pub use requirement::Requirement;
 
@@ -24,6 +26,10 @@ pub use requirement::Requirement;
 /// token, and what its path requires beside; a gRPC call is refused with a status of the error table, and any other
 /// with an HTTP status and `WWW-Authenticate` (RFC 6750 section 3). The claims go along in the request's extensions,
 /// see [`ClaimsOf`]. A token that is bound to a certificate is good for who has shown it, see [`ClientCertificate`].
+///
+/// A token that is bound to a key is let in under the scheme `DPoP` with a proof of the key that was made for this call and
+/// this token (RFC 9449), and under no other. The proof names the path as the guard sees it. Each is good once, at this guard
+/// and its clones.
 ///
 /// ```no_run
 /// # use tessera::verifier::{ConnectedVerifier, Guard, Requirement};
@@ -38,12 +44,19 @@ pub use requirement::Requirement;
 pub struct Guard {
     verifier: ConnectedVerifier,
     policy: Arc<Policy>,
+    proofs: Arc<KeyProofs>,
 }
 
 impl Guard {
     /// One that lets each call in that has a good token.
     pub fn new(verifier: ConnectedVerifier) -> Self {
-        Self { verifier, policy: Arc::default() }
+        Self { verifier, policy: Arc::default(), proofs: Arc::default() }
+    }
+
+    /// What proofs of keys must be. Guards that share these take each proof once between them.
+    pub fn key_proofs(mut self, proofs: impl Into<Arc<KeyProofs>>) -> Self {
+        self.proofs = proofs.into();
+        self
     }
 
     /// What calls of this path need beside a good token. A path is a method, as `/shop.v1.Orders/Delete`, or with
@@ -112,29 +125,31 @@ where
             return Box::pin(inner.call(request));
         };
         // Nearly always it is known at once, and nothing has to be kept for later.
-        let shown = shown(request.extensions());
-        let known = match bearer(request.headers()) {
-            Ok(token) => self.guard.verifier.try_check_shown(token, &shown),
-            Err(denial) => Some(Err(denial)),
+        let admitted = match Presented::of(&request, &self.guard.proofs, &self.guard.verifier) {
+            Ok(presented) => match self.guard.verifier.try_check_shown(&presented.token, &presented.shown) {
+                Some(checked) => {
+                    Ok(checked.and_then(|claims| self.guard.admit(requirement, claims, &presented)))
+                }
+                None => Err(presented.into_owned()),
+            },
+            Err(denial) => Ok(Err(denial)),
         };
-        if let Some(checked) = known {
-            let admitted = checked.and_then(|claims| requirement.admit(claims));
-            return match admitted {
-                Ok(claims) => {
-                    let_in(&mut request, claims);
-                    Box::pin(inner.call(request))
-                }
-                Err(denial) => {
-                    let response = answer::refuse(&denial, &request);
-                    Box::pin(std::future::ready(Ok(response)))
-                }
-            };
-        }
+        let presented = match admitted {
+            Ok(Ok(claims)) => {
+                let_in(&mut request, claims);
+                return Box::pin(inner.call(request));
+            }
+            Ok(Err(denial)) => {
+                let response = answer::refuse(&denial, &request);
+                return Box::pin(std::future::ready(Ok(response)));
+            }
+            Err(presented) => presented,
+        };
         let guard = self.guard.clone();
         Box::pin(async move {
             // Apart from the request, whose body may not be shared between threads.
-            let (headers, path) = (request.headers().clone(), request.uri().path().to_owned());
-            match guard.admit(&headers, &path, &shown).await {
+            let path = request.uri().path().to_owned();
+            match guard.ask_and_admit(&presented, &path).await {
                 Ok(claims) => {
                     let_in(&mut request, claims);
                     inner.call(request).await
@@ -151,36 +166,28 @@ fn let_in<B>(request: &mut http::Request<B>, claims: Claims) {
 }
 
 impl Guard {
+    /// Lets in who has a good token that is enough, with a proof that is used by that.
+    fn admit(
+        &self,
+        requirement: &Requirement,
+        claims: Claims,
+        presented: &Presented<'_>,
+    ) -> Result<Claims, Denial> {
+        let claims = requirement.admit(claims)?;
+        if let Some(proof) = &presented.proof {
+            self.proofs.take(proof, self.verifier.time().0)?;
+        }
+        Ok(claims)
+    }
+
     /// The same where the issuer has to be asked.
-    async fn admit(&self, headers: &HeaderMap, path: &str, shown: &Shown) -> Result<Claims, Denial> {
-        let claims = self.verifier.check_shown(bearer(headers)?, shown).await?;
+    async fn ask_and_admit(&self, presented: &Presented<'_>, path: &str) -> Result<Claims, Denial> {
+        let claims = self.verifier.check_shown(&presented.token, &presented.shown).await?;
         match self.policy.of(path) {
-            Some(requirement) => requirement.admit(claims),
+            Some(requirement) => self.admit(requirement, claims, presented),
             None => Ok(claims),
         }
     }
-}
-
-/// What the caller has shown beside its token.
-fn shown(extensions: &http::Extensions) -> Shown {
-    let certificate = extensions.get::<ClientCertificate>();
-    Shown { certificate: certificate.map(|it| it.thumbprint().to_owned()), ..Shown::default() }
-}
-
-/// The one bearer token of a request (RFC 6750 section 2.1).
-///
-/// # Errors
-/// If there is none; or if there are two, since an intermediary and we might each believe another.
-pub fn bearer(headers: &HeaderMap) -> Result<&str, Denial> {
-    const MALFORMED: Denial = Denial::Refused(Refusal::Malformed);
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().ok_or(Denial::Missing)?;
-    if values.next().is_some() {
-        return Err(MALFORMED);
-    }
-    let value = value.to_str().map_err(|_| MALFORMED)?;
-    let (scheme, token) = value.split_once(' ').ok_or(MALFORMED)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(Denial::Missing) }
 }
 
 /// The claims that a [`Guard`] found good, of a request that it let in.

@@ -21,6 +21,7 @@ pub struct Requirement {
     any_client: Vec<Vec<String>>,
     is_bound_to_certificate: bool,
     is_nobody: bool,
+    is_bound_to_key: bool,
 }
 
 impl Requirement {
@@ -65,11 +66,20 @@ impl Requirement {
         self
     }
 
+    /// And that the token is bound to a key (RFC 9449): one that somebody took is then of no use to them.
+    pub fn bound_to_key(mut self) -> Self {
+        self.is_bound_to_key = true;
+        self
+    }
+
     /// The claims, if they are enough.
     pub(super) fn admit(&self, claims: Claims) -> Result<Claims, Denial> {
         let is_bound = claims.cnf.as_ref().is_some_and(|cnf| cnf.x5t_s256.is_some());
         if self.is_bound_to_certificate && !is_bound {
             return Err(Refusal::Invalid("is bound to no certificate").into());
+        }
+        if self.is_bound_to_key && claims.cnf.as_ref().is_none_or(|cnf| cnf.jkt.is_none()) {
+            return Err(Refusal::Invalid("bound to no key").into());
         }
         let roles = claims.user.as_ref().map(|user| &*user.roles).unwrap_or_default();
         let is_enough = !self.is_nobody

@@ -10,10 +10,13 @@ use tokio::sync::Mutex;
 use tonic::transport::Endpoint;
 
 use super::{
-    Backoff, Budget, Flight, Issuer, LONGEST_WAIT, LONGEST_WAIT_OF_REFUSED, REFUSED_AT_ONCE, REFUSED_EVERY,
-    Source, TokenSource,
+    Backoff, Budget, Flight, Issuer, LONGEST_WAIT, LONGEST_WAIT_OF_REFUSED, Prover, REFUSED_AT_ONCE,
+    REFUSED_EVERY, Source, TokenSource,
 };
-use crate::clock::{Clock, SystemClock};
+use crate::{
+    clock::{Clock, SystemClock},
+    verifier::HolderKey,
+};
 
 /// Who signs in, from what, for what; as `Auth.Login` takes it.
 #[derive(Debug, Clone, Default)]
@@ -74,6 +77,7 @@ pub struct TokenSourceBuilder {
     sign_in: SignIn,
     on_session_end: OnSessionEnd,
     clock: Arc<dyn Clock>,
+    key: Option<HolderKey>,
 }
 
 impl TokenSource {
@@ -89,6 +93,7 @@ impl TokenSource {
             sign_in,
             on_session_end: OnSessionEnd::default(),
             clock: Arc::new(SystemClock),
+            key: None,
         }
     }
 }
@@ -106,12 +111,23 @@ impl TokenSourceBuilder {
         self
     }
 
+    /// Has its tokens bound to this key (DPoP, RFC 9449), and shows it with each call that it attaches them to: who takes a
+    /// token, or the refresh token, can do nothing with it. A session that began elsewhere must be bound to it already.
+    ///
+    /// The proofs name the path of the method that is called; where the service wants its origin too, tell the generated
+    /// client with `with_origin`.
+    pub fn bound_to_key(mut self, key: HolderKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
     /// Makes it. Nothing is asked of the issuer before the first token is.
     ///
     /// # Errors
     /// If the endpoint is none, or its TLS settings are of no use.
     pub fn build(self) -> Result<TokenSource, tonic::transport::Error> {
-        let issuer = Issuer::new(self.endpoint?);
+        let prover = self.key.map(|key| Prover::new(key, self.clock.clone()));
+        let issuer = Issuer::new(self.endpoint?, prover.as_ref().map(Prover::apart));
         let refresh_token = match &self.sign_in {
             SignIn::Password(_) => None,
             SignIn::RefreshToken(token) => Some(token.clone()),
@@ -121,6 +137,7 @@ impl TokenSourceBuilder {
             sign_in: self.sign_in,
             on_session_end: self.on_session_end,
             clock: self.clock,
+            prover,
             held: RwLock::default(),
             flight: Mutex::new(Flight {
                 refresh_token,

@@ -5,11 +5,11 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::sleep;
 use tonic::{
-    Code, Status,
+    Code, Request, Response, Status,
     transport::{Channel, Endpoint},
 };
 
-use super::{Login, TokenError};
+use super::{Login, Prover, TokenError};
 use crate::{
     proto::{Device, LoginRequest, RefreshRequest, Tokens, auth_client::AuthClient},
     verifier::channel::{connect_lazily, in_time, patient},
@@ -22,16 +22,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 3;
 const ATTEMPT: Duration = Duration::from_millis(2500);
 
-pub(super) struct Issuer(Endpoint);
+const LOGIN: &str = "/tessera.v1.Auth/Login";
+const REFRESH: &str = "/tessera.v1.Auth/Refresh";
+
+pub(super) struct Issuer {
+    endpoint: Endpoint,
+    prover: Option<Prover>,
+}
 
 impl Issuer {
-    pub(super) fn new(endpoint: Endpoint) -> Self {
-        Self(endpoint)
+    pub(super) fn new(endpoint: Endpoint, prover: Option<Prover>) -> Self {
+        Self { endpoint, prover }
     }
 
     /// A connection of its own for each attempt: it is needed rarely, and one from before may lead nowhere by now.
     fn auth(&self) -> AuthClient<Channel> {
-        AuthClient::new(connect_lazily(self.0.clone()))
+        AuthClient::new(connect_lazily(self.endpoint.clone()))
     }
 
     /// Exchanges a refresh token. Where no answer comes, it is sent again.
@@ -53,10 +59,35 @@ impl Issuer {
     }
 
     async fn refresh_once(&self, refresh_token: &SecretString) -> Result<Option<Tokens>, Status> {
-        let refresh_token = refresh_token.expose_secret().to_owned();
-        let request = patient(ATTEMPT, RefreshRequest { refresh_token, device: None });
-        let answer = in_time(ATTEMPT, self.auth().refresh(request)).await?;
-        Ok(answer.into_inner().tokens)
+        let message =
+            RefreshRequest { refresh_token: refresh_token.expose_secret().to_owned(), device: None };
+        let request = || self.shown(REFRESH, patient(ATTEMPT, message.clone()));
+        let mut answer = in_time(ATTEMPT, self.auth().refresh(request())).await;
+        if self.is_told(&answer) {
+            answer = in_time(ATTEMPT, self.auth().refresh(request())).await;
+        }
+        Ok(answer?.into_inner().tokens)
+    }
+
+    /// The request, with a proof of the key.
+    fn shown<T>(&self, path: &str, mut request: Request<T>) -> Request<T> {
+        let Some(prover) = &self.prover else { return request };
+        let uri = self.endpoint.uri();
+        let at = uri.scheme_str().zip(uri.authority()).map(|(scheme, at)| format!("{scheme}://{at}{path}"));
+        prover.show(request.metadata_mut().as_mut(), at.as_deref().unwrap_or(path), None);
+        request
+    }
+
+    /// Whether a refusal told what the proof lacked.
+    fn is_told<T>(&self, answer: &Result<Response<T>, Status>) -> bool {
+        let Some(prover) = &self.prover else { return false };
+        match answer {
+            Ok(answer) => {
+                prover.hear(answer.metadata().as_ref());
+                false
+            }
+            Err(status) => prover.hear_refusal(status),
+        }
     }
 
     /// Signs in.
@@ -73,7 +104,11 @@ impl Issuer {
             audience: login.audience.clone(),
             scope: login.scope.clone(),
         };
-        let answer = in_time(PATIENCE, self.auth().login(patient(PATIENCE, request))).await;
+        let shown = || self.shown(LOGIN, patient(PATIENCE, request.clone()));
+        let mut answer = in_time(PATIENCE, self.auth().login(shown())).await;
+        if self.is_told(&answer) {
+            answer = in_time(PATIENCE, self.auth().login(shown())).await;
+        }
         let answer = answer.map_err(|status| TokenError::of_login(&status))?.into_inner();
         if answer.password_change_required {
             return Err(TokenError::Refused("PASSWORD_CHANGE_REQUIRED".to_owned()));

@@ -19,7 +19,7 @@ use tonic::Status;
 use tower_layer::Layer;
 
 use super::{
-    attach::{AccessToken, Bearer, Held, TokenLayer, WithToken},
+    attach::{AccessToken, Bearer, Held, Prover, TokenLayer, WithToken},
     budget::{Backoff, Budget},
 };
 use crate::{clock::Clock, proto::Tokens};
@@ -47,6 +47,8 @@ struct Source {
     sign_in: SignIn,
     on_session_end: OnSessionEnd,
     clock: Arc<dyn Clock>,
+    /// Shows the key that its tokens are to be bound to.
+    prover: Option<Prover>,
     held: RwLock<Option<Held>>,
     flight: Mutex<Flight>,
     /// Somebody renews a token that is still good.
@@ -126,6 +128,10 @@ impl Bearer for TokenSource {
     fn exchange_beside(&self, refused: AccessToken) {
         let source = self.0.clone();
         tokio::spawn(async move { source.renew(Some(refused)).await });
+    }
+
+    fn prover(&self) -> Option<Prover> {
+        self.0.prover.as_ref().map(Prover::apart)
     }
 }
 

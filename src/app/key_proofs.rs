@@ -1,0 +1,88 @@
+//! Proofs that callers hold a key (DPoP, RFC 9449), and the nonces that these may have to carry.
+
+use secrecy::SecretSlice;
+
+use super::{App, Error};
+use crate::{
+    crypto::proof_nonce::NonceKey,
+    verifier::{BadOrigin, KeyProof, KeyProofs, ProofFor},
+};
+
+/// What proofs of keys must be.
+#[derive(Debug, Clone)]
+pub struct KeyProofSettings {
+    /// Each carries a nonce of ours.
+    pub nonce_required: bool,
+    /// What they must name beside the path; where there is none, the path alone counts.
+    pub origins: Vec<String>,
+}
+
+impl KeyProofSettings {
+    /// Refuses what names no origin.
+    pub fn check(&self) -> Result<(), BadOrigin> {
+        self.proofs().map(drop)
+    }
+
+    fn proofs(&self) -> Result<KeyProofs, BadOrigin> {
+        KeyProofs::default().only_at(&self.origins)
+    }
+}
+
+/// What proofs are checked with.
+pub(super) struct Proving {
+    pub proofs: KeyProofs,
+    /// Each proof must carry a nonce that this key makes.
+    nonces: Option<NonceKey>,
+}
+
+impl Proving {
+    pub(super) fn new(settings: &KeyProofSettings, refresh_secret: &SecretSlice<u8>) -> Result<Self, Error> {
+        let proofs = settings.proofs().map_err(|error| Error::Internal(error.to_string()))?;
+        let nonces = settings.nonce_required.then(|| NonceKey::derive(refresh_secret)).transpose()?;
+        Ok(Self { proofs, nonces })
+    }
+}
+
+/// A proof that fits its call.
+#[derive(Debug)]
+pub struct Proved {
+    /// The proof.
+    pub proof: KeyProof,
+    /// What the next one is to carry, where that is something else.
+    pub next_nonce: Option<String>,
+}
+
+impl App {
+    /// Checks the proof that came with a call, but not whether it came with an earlier one: for that it is taken, once it is
+    /// known that the caller may call.
+    pub fn check_key_proof(&self, proof: &str, made_for: &ProofFor<'_>) -> Result<Proved, Error> {
+        let outcome = self.check_proof_and_nonce(proof, made_for);
+        if let Err(refusal) = &outcome {
+            self.metrics.count_key_proof(Some(refusal));
+        }
+        outcome
+    }
+
+    fn check_proof_and_nonce(&self, proof: &str, made_for: &ProofFor<'_>) -> Result<Proved, Error> {
+        let Proving { proofs, nonces } = &self.proving;
+        let (now, leeway) = (self.now(), self.settings.leeway);
+        let proof = proofs.check(proof, made_for, now, leeway)?;
+        let Some(nonces) = nonces else { return Ok(Proved { proof, next_nonce: None }) };
+        let current = nonces.current(now);
+        match proof.nonce() {
+            Some(nonce) if nonces.is_good(nonce, now, leeway) => {
+                let next_nonce = (nonce != current).then_some(current);
+                Ok(Proved { proof, next_nonce })
+            }
+            _ => Err(Error::UseNonce(current)),
+        }
+    }
+
+    /// Uses a proof, once for the call that it came with. Whether another replica saw it is not known here: what that is
+    /// worth is bounded by the proof's age, its call and its token.
+    pub fn take_key_proof(&self, proof: &KeyProof) -> Result<(), Error> {
+        let taken = self.proving.proofs.take(proof, self.now()).map_err(Error::from);
+        self.metrics.count_key_proof(taken.as_ref().err());
+        taken
+    }
+}
