@@ -88,7 +88,7 @@ async fn it_goes_on_with_a_session_of_its_key_alone(home: Home) -> Outcome {
     let over = Some(TokenError::SessionEnded("TOKEN_INVALID".to_owned()));
     assert_eq!(going_on().build()?.token().await.err(), over);
     assert_eq!(going_on().bound_to_key(HolderKey::generate()?).build()?.token().await.err(), over);
-    let key = HolderKey::from_pkcs8(&holder.key.private_der())?;
+    let key = HolderKey::from_pkcs8(holder.key.pkcs8())?;
     assert_eq!(key.thumbprint(), holder.jkt());
     assert!(going_on().bound_to_key(key).build()?.token().await?.is_bound_to_key());
     server.stop().await
