@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::{App, Error, ServiceCaller, ServiceToken, record::By, service_cache::Service};
 use crate::domain::{
     InvalidField,
+    audience::Way,
     audit::{Action, Origin, Target},
     claims::{Actor, Claims, OWN_AUDIENCE, PASSWORD_CHANGE_SCOPE},
     service_account::{Grant, ServiceAccount},
@@ -111,10 +112,14 @@ fn permit(
     let is_elsewhere = !asked.audience.iter().any(|audience| audience == OWN_AUDIENCE);
     // Good for changing the password, and for nothing else anywhere.
     let is_whole = !subject.has_scope(PASSWORD_CHANGE_SCOPE);
+    // Where it is not said what is meant for it, it is trusted with whatever it was handed.
+    let is_its_own = account.own_audiences.is_empty() || account.owns(subject);
     let is_allowed = is_of_tenant
+        && is_its_own
         && is_whole
         && is_elsewhere
         && account.allowed.allows(grant, &asked.audience, &[])
+        && registry.allow(&asked.audience, Way::Service(grant))
         && scopes.iter().all(|scope| subject.has_scope(scope))
         && registry.have_scopes(&asked.audience, &scopes)
         && subject.actors().count() < LONGEST_CHAIN;
@@ -131,6 +136,7 @@ fn acting(
     now: DateTime<Utc>,
 ) -> Result<Claims, Error> {
     let ttl = account.token_ttl.unwrap_or(app.settings.service_ttl);
+    let end = app.registry().end_of_token(&asked.audience, now + ttl, now);
     let has = |scope: &str| asked.scope.iter().any(|asked| asked == scope);
     let mut user = subject.user;
     if let Some(user) = &mut user {
@@ -148,7 +154,7 @@ fn acting(
         iss: subject.iss,
         sub: subject.sub,
         aud: asked.audience,
-        exp: (now + ttl).trunc_subsecs(0).timestamp().min(subject.exp),
+        exp: end.trunc_subsecs(0).timestamp().min(subject.exp),
         iat: now.timestamp(),
         nbf: now.timestamp(),
         jti: id.to_string(),

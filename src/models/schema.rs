@@ -180,7 +180,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{Nullable, Text};
+    use diesel::sql_types::{BigInt, Nullable, Text};
     use crate::models::columns::{DbTime, DbUuid};
 
     audiences (id) {
@@ -190,6 +190,8 @@ diesel::table! {
         signing -> Text,
         encryption_jwk -> Nullable<Text>,
         scopes -> Text,
+        allowed_grants -> Text,
+        token_ttl -> Nullable<BigInt>,
         create_time -> DbTime,
         update_time -> DbTime,
     }
@@ -238,6 +240,7 @@ diesel::table! {
         allowed_audiences -> Text,
         allowed_scopes -> Text,
         allowed_grants -> Text,
+        own_audiences -> Text,
         token_ttl -> Nullable<BigInt>,
         token_version -> BigInt,
         disable_time -> Nullable<DbTime>,
