@@ -67,6 +67,8 @@ pub struct Server {
     pub max_watchers: u32,
     /// Verifiers of them that may be at one address.
     pub max_watchers_per_address: u32,
+    /// Who may follow the trust log.
+    pub watch: OpenTo,
     /// How long calls in flight may take after the signal to stop.
     #[serde(with = "values::duration")]
     pub drain_timeout: Duration,
@@ -109,6 +111,18 @@ pub struct Tokens {
     /// How far clocks may differ.
     #[serde(with = "values::duration")]
     pub leeway: Duration,
+    /// Who may ask whether a token is good.
+    pub introspection: OpenTo,
+}
+
+/// Whom a method is open to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OpenTo {
+    /// Anyone.
+    Anyone,
+    /// Service accounts alone.
+    Services,
 }
 
 /// Sessions and their refresh tokens.
@@ -270,6 +284,7 @@ impl Default for Server {
             reflection: true,
             max_watchers: 20_000,
             max_watchers_per_address: 100,
+            watch: OpenTo::Anyone,
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -295,6 +310,7 @@ impl Default for Tokens {
             access_ttl: Duration::from_secs(15 * 60),
             service_ttl: Duration::from_secs(5 * 60),
             leeway: Duration::from_secs(30),
+            introspection: OpenTo::Anyone,
         }
     }
 }

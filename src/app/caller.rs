@@ -1,5 +1,7 @@
 //! Who calls, and whom and what it reaches.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::{App, Error};
@@ -10,6 +12,7 @@ use crate::{
         user::User,
     },
     models::{tenants, users},
+    verifier::TrustState,
 };
 
 /// A signed-in user, as its token says.
@@ -73,14 +76,21 @@ pub struct ServiceCaller {
     pub account_id: Uuid,
     /// Its tenant.
     pub tenant_id: Uuid,
+    /// What its token says.
+    claims: Arc<Claims>,
 }
 
 impl ServiceCaller {
     /// One that acts for nobody else.
-    pub(super) fn new(claims: &Claims) -> Result<Self, Error> {
+    pub(super) fn new(claims: Claims) -> Result<Self, Error> {
         let service = claims.service.as_ref().filter(|_| claims.act.is_none());
-        let service = service.ok_or(Error::TokenInvalid("is not a service's own"))?;
-        Ok(Self { account_id: claims.sub, tenant_id: service.tenant_id })
+        let tenant_id = service.ok_or(Error::TokenInvalid("is not a service's own"))?.tenant_id;
+        Ok(Self { account_id: claims.sub, tenant_id, claims: Arc::new(claims) })
+    }
+
+    /// Whether its token was ended since it called. That its time has passed is no matter.
+    pub(super) fn is_revoked(&self, trust: &TrustState) -> bool {
+        trust.is_revoked(&self.claims)
     }
 }
 

@@ -132,6 +132,10 @@ pub struct Settings {
     pub max_watchers: usize,
     /// Those of them that may be at one address.
     pub max_watchers_per_address: usize,
+    /// Those that follow must be services.
+    pub is_watch_for_services: bool,
+    /// Those that ask whether a token is good must be services.
+    pub is_introspection_for_services: bool,
     /// What is removed, and when.
     pub cleanup: CleanupSettings,
 }
@@ -231,7 +235,7 @@ impl App {
 
     /// Which service calls with this token, and shows this beside it.
     pub async fn authenticate_service(&self, token: &str, shown: &Shown) -> Result<ServiceCaller, Error> {
-        ServiceCaller::new(&self.check_own(token, shown).await?)
+        ServiceCaller::new(self.check_own(token, shown).await?)
     }
 
     async fn check_own(&self, token: &str, shown: &Shown) -> Result<Claims, Error> {

@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use tracing::Instrument;
 
 use super::{
-    policy::{self, Who},
+    policy::{self, Open, Who},
     status,
 };
 use crate::{
@@ -150,7 +150,12 @@ async fn admit(app: &App, who: Who, headers: &HeaderMap) -> Result<Known, Error>
     let shown = Shown::default();
     match who {
         Who::Anyone => return Ok(Known::Nobody),
-        Who::Service => return Ok(Known::Service(app.authenticate_service(bearer(headers)?, &shown).await?)),
+        Who::ServiceOrOpen(what) if is_open(app, what) && !headers.contains_key(header::AUTHORIZATION) => {
+            return Ok(Known::Nobody);
+        }
+        Who::Service | Who::ServiceOrOpen(_) => {
+            return Ok(Known::Service(app.authenticate_service(bearer(headers)?, &shown).await?));
+        }
         Who::SignedIn | Who::User | Who::Admin => {}
     }
     let caller = app.authenticate(bearer(headers)?, &shown).await?;
@@ -161,6 +166,14 @@ async fn admit(app: &App, who: Who, headers: &HeaderMap) -> Result<Known, Error>
         return Err(Error::InsufficientScope);
     }
     Ok(Known::User(caller))
+}
+
+/// Whether it is left open to anyone.
+fn is_open(app: &App, what: Open) -> bool {
+    !match what {
+        Open::Introspection => app.settings.is_introspection_for_services,
+        Open::Watch => app.settings.is_watch_for_services,
+    }
 }
 
 /// The one bearer token (RFC 6750 section 2.1). Of two, an intermediary and we might each believe another.

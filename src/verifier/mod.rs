@@ -6,6 +6,7 @@
 //! | file or folder | owns |
 //! | --- | --- |
 //! | `connected/` | [`Verifier::connect`]: a verifier that hears of revocations and keys as they happen |
+//! | `call_token.rs` | [`CallToken`]: where such a verifier gets the token that its own calls carry |
 //! | `guard/` | [`Guard`]: the tower layer in front of a service's methods |
 //! | `signed_in/` | [`TokenSource`]: the other side, a client that keeps itself signed in |
 //!
@@ -13,6 +14,7 @@
 
 mod bound;
 pub(crate) mod budget;
+mod call_token;
 mod channel;
 mod checked;
 mod checking;
@@ -39,6 +41,7 @@ use chrono::TimeDelta;
 use quick_cache::sync::Cache;
 
 pub use bound::Shown;
+pub use call_token::{CallToken, CallTokenFuture};
 use checked::CheckedTokens;
 pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale, Standing, StartError};
 #[cfg(feature = "encryption")]

@@ -18,6 +18,12 @@ const RENEW_WITHIN: f64 = 0.15;
 #[derive(Clone)]
 pub struct AccessToken(Arc<SecretString>);
 
+impl From<SecretString> for AccessToken {
+    fn from(token: SecretString) -> Self {
+        Self(Arc::new(token))
+    }
+}
+
 impl AccessToken {
     /// The token itself, as it follows `Bearer `.
     pub fn expose(&self) -> &str {
@@ -63,7 +69,7 @@ impl Held {
         let share = RENEW_AFTER + RENEW_WITHIN * fastrand::f64();
         let renew_after = TimeDelta::milliseconds((life.num_milliseconds() as f64 * share) as i64);
         Self {
-            token: AccessToken(Arc::new(tokens.access_token.clone().into())),
+            token: SecretString::from(tokens.access_token.clone()).into(),
             renew_time: now + renew_after,
             expire_time: now + life,
         }
