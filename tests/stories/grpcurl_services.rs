@@ -6,15 +6,15 @@ use serde_json::{Value, json};
 use tessera::{
     clock::{Clock, SystemClock},
     proto::{
-        CreateCredentialRequest, CreateServiceAccountRequest, Federated, PrivateKeyJwt, ServiceAccount,
-        create_credential_request::Kind, create_trusted_issuer_request::Keys,
+        CreateCredentialRequest, CreateServiceAccountRequest, Federated, LoginRequest, PrivateKeyJwt,
+        ServiceAccount, create_credential_request::Kind, create_trusted_issuer_request::Keys,
     },
 };
 use tokio::process::Command;
 
 use super::trusted_issuers::{register, with_keys};
 use crate::support::{
-    Home, Outcome, Registrar, Server, audience_token, client, installed, one_key, orders, parts_of,
+    Home, Outcome, PASSWORD, Registrar, Server, client, installed, login_as, one_key, orders, parts_of,
     run_client, story, words,
 };
 
@@ -150,8 +150,13 @@ async fn it_acts_for_others_and_asks_about_them(home: Home) -> Outcome {
     });
     let own = issue(&server, asks).await??;
     server.anna().await?;
-    let for_orders = audience_token(&server, "anna", &["orders"], &["write"]).await?;
-    let for_others = audience_token(&server, "anna", &["billing"], &["write"]).await?;
+    let token_for = async |audience: &str| {
+        let (audience, device) = (words(&[audience]), audience);
+        let login = LoginRequest { audience, scope: words(&["write"]), ..login_as("anna", PASSWORD, device) };
+        let tokens = server.auth().login(login).await?.into_inner().tokens.ok_or("no tokens")?;
+        Ok::<_, Box<dyn Error>>(tokens.access_token)
+    };
+    let (for_orders, for_others) = (token_for("orders").await?, token_for("billing").await?);
 
     let verify = "tessera.v1.Auth/VerifyToken";
     let told = grpcurl(&server, Some(&own), verify, json!({"token": for_orders})).await??;

@@ -2,16 +2,20 @@
 
 use std::error::Error;
 
-use tessera::proto::{
-    AudienceSigning, CreateAudienceRequest, CreateServiceAccountRequest, CreateTenantRequest,
-    IssueServiceTokenRequest, LoginRequest, LogoutRequest, ServiceAccount, UpdateServiceAccountRequest,
-    VerifyTokenRequest, VerifyTokenResponse, WordSet,
+use serde_json::json;
+use tessera::{
+    domain::algorithm::Algorithm,
+    proto::{
+        AudienceSigning, CreateAudienceRequest, CreateServiceAccountRequest, CreateTenantRequest,
+        IssueServiceTokenRequest, LoginRequest, LogoutRequest, ServiceAccount, UpdateServiceAccountRequest,
+        VerifyTokenRequest, VerifyTokenResponse, WordSet,
+    },
 };
 use tonic::{Code, Request, Response, Status};
 
 use crate::support::{
-    Home, Outcome, PASSWORD, Person, Registrar, Server, asks, audience_token, authorized, login_as, orders,
-    refusal, stories, timed_stories, words,
+    Home, Key, Outcome, PASSWORD, Person, Registrar, Server, asks, audience_token, authorized, login_as,
+    orders, parts_of, refusal, stories, timed_stories, words,
 };
 
 stories! {
@@ -147,6 +151,15 @@ async fn what_was_made_up_says_nothing(home: Home) -> Outcome {
         refusal(orders.try_ask(about("garbage")).await),
         (Code::InvalidArgument, "TOKEN_MALFORMED".to_owned())
     );
+
+    // Nobody learns what became of a token by making up one that says as much of itself, and to be for another one.
+    let other = audience_token(&server, "anna", &["billing", "tessera"], &[]).await?;
+    server.auth().logout(authorized(&other, LogoutRequest {})).await?;
+    let (mut header, mut claims) = parts_of(&other)?;
+    header = json!({"alg": "ES256", "typ": header["typ"], "kid": "made-up"});
+    claims["aud"] = json!(["orders"]);
+    let forged = Key::generate(Algorithm::Es256)?.sign(&header, &claims)?;
+    assert_eq!(orders.ask(about(&forged)).await?, nothing());
 
     // A token that a secret signed counts where its audience is named, as for anyone.
     let request = CreateAudienceRequest {

@@ -274,13 +274,15 @@ async fn other_replicas_follow(home: Home) -> Outcome {
     };
     let hands = Hands::of(&server).await?;
     let ledger = hands.create_with("ledger", &[], 60).await?;
-    let tokens = tokens_for(&server, "one", &["ledger"]).await?;
     eventually("the other replica has the limit", async || {
         Ok(life_of(&tokens_for(&other, "two", &["ledger"]).await?)? == 60)
     })
     .await?;
     hands.allow(&ledger, &["client_credentials"]).await?;
-    eventually("the other replica refuses", async || Ok(refresh(&other, &tokens).await.is_err())).await?;
+    eventually("the other replica refuses", async || {
+        Ok(other.auth().login(login_for("three", &["ledger"])).await.is_err())
+    })
+    .await?;
     other.stop().await?;
     server.stop().await
 }
