@@ -71,6 +71,8 @@ pub struct Server {
     pub max_watchers: u32,
     /// Verifiers of them that may be at one address.
     pub max_watchers_per_address: u32,
+    /// Who may follow the trust log.
+    pub watch: OpenTo,
     /// How long calls in flight may take after the signal to stop.
     #[serde(with = "values::duration")]
     pub drain_timeout: Duration,
@@ -118,6 +120,18 @@ pub struct Tokens {
     /// What they must name beside the method; where there is none, the method alone counts.
     #[serde(deserialize_with = "values::list")]
     pub dpop_origins: Vec<String>,
+    /// Who may ask whether a token is good.
+    pub introspection: OpenTo,
+}
+
+/// Whom a method is open to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OpenTo {
+    /// Anyone.
+    Anyone,
+    /// Service accounts alone.
+    Services,
 }
 
 /// Whether proofs of keys (RFC 9449) must carry a nonce.
@@ -291,6 +305,7 @@ impl Default for Server {
             reflection: true,
             max_watchers: 20_000,
             max_watchers_per_address: 100,
+            watch: OpenTo::Anyone,
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -318,6 +333,7 @@ impl Default for Tokens {
             leeway: Duration::from_secs(30),
             dpop_nonce: DpopNonce::Off,
             dpop_origins: Vec::new(),
+            introspection: OpenTo::Anyone,
         }
     }
 }

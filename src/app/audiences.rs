@@ -9,7 +9,7 @@ use crate::{
     crypto::{encryption::EncryptionKey, mac},
     domain::{
         InvalidField,
-        audience::{self, Audience, NotNow, Secret, Signing},
+        audience::{self, Audience, NotNow, Secret, Signing, Ways},
         audit::{Action, Event, Origin, Target},
     },
     models::{
@@ -31,6 +31,10 @@ pub struct NewAudience {
     pub encryption_jwk: Option<SecretString>,
     /// The scopes that it has.
     pub scopes: Vec<String>,
+    /// How tokens for it may be got.
+    pub ways: Ways,
+    /// How long they live at most.
+    pub token_ttl: Option<TimeDelta>,
 }
 
 /// What is to change of an audience.
@@ -42,6 +46,10 @@ pub struct Changes {
     pub encryption_jwk: Option<Option<SecretString>>,
     /// The scopes, instead of all former ones.
     pub scopes: Option<Vec<String>>,
+    /// How tokens for it may be got.
+    pub ways: Option<Ways>,
+    /// How long they live at most; `Some(None)` removes that.
+    pub token_ttl: Option<Option<TimeDelta>>,
     /// Begin to exchange the secret.
     pub rotation: Option<Rotation>,
 }
@@ -162,6 +170,8 @@ pub async fn create(
         signing: new.signing,
         encryption_jwk: new.encryption_jwk.as_ref().map(encryption_key).transpose()?,
         scopes: new.scopes,
+        ways: new.ways,
+        token_ttl: new.token_ttl,
         create_time: now,
         update_time: now,
     };
@@ -203,7 +213,7 @@ pub async fn update(
     origin: &Origin,
 ) -> Result<(AudienceInfo, Option<NewSecret>), Error> {
     caller.require_root()?;
-    let Changes { display_name, encryption_jwk, scopes, rotation } = changes;
+    let Changes { display_name, encryption_jwk, scopes, ways, token_ttl, rotation } = changes;
     let encryption_jwk = match encryption_jwk {
         Some(Some(jwk)) => Some(Some(encryption_key(&jwk)?)),
         Some(None) => Some(None),
@@ -223,12 +233,15 @@ pub async fn update(
     let updated = app.store.tx::<_, Error, _>(async move |conn| {
         // Held first, so that of two changes at once the later one sees the earlier.
         trust_log::raise_registry(conn).await?;
-        let mut audience = audiences::find(conn, id).await?.ok_or(Error::NotFound("audience"))?;
+        let former = audiences::find(conn, id).await?.ok_or(Error::NotFound("audience"))?;
+        let mut audience = former.clone();
         audience.display_name = display_name.unwrap_or(audience.display_name);
         audience.encryption_jwk = encryption_jwk.unwrap_or(audience.encryption_jwk);
         audience.scopes = scopes.unwrap_or(audience.scopes);
+        audience.ways = ways.unwrap_or(audience.ways);
+        audience.token_ttl = token_ttl.unwrap_or(audience.token_ttl);
         audience.update_time = now;
-        if !audiences::update(conn, &audience).await? {
+        if !audiences::update(conn, &audience, &former).await? {
             return Err(Error::Conflict);
         }
         let alive = bury_dead(conn, id, longest_life, now).await?;

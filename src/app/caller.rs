@@ -1,15 +1,18 @@
 //! Who calls, and whom and what it reaches.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::{App, Error};
 use crate::{
     domain::{
-        claims::{ADMIN_ROLE, Claims, Confirmation, PASSWORD_CHANGE_SCOPE},
+        claims::{ADMIN_ROLE, Claims, PASSWORD_CHANGE_SCOPE},
         tenant::{self, Tenant},
         user::User,
     },
     models::{tenants, users},
+    verifier::TrustState,
 };
 
 /// A signed-in user, as its token says.
@@ -73,16 +76,26 @@ pub struct ServiceCaller {
     pub account_id: Uuid,
     /// Its tenant.
     pub tenant_id: Uuid,
-    /// What it has shown beside its token, where that is bound.
-    pub cnf: Option<Box<Confirmation>>,
+    /// What its token says.
+    claims: Arc<Claims>,
 }
 
 impl ServiceCaller {
     /// One that acts for nobody else.
     pub(super) fn new(claims: Claims) -> Result<Self, Error> {
-        let service = claims.service.filter(|_| claims.act.is_none());
-        let service = service.ok_or(Error::TokenInvalid("is not a service's own"))?;
-        Ok(Self { account_id: claims.sub, tenant_id: service.tenant_id, cnf: claims.cnf })
+        let service = claims.service.as_ref().filter(|_| claims.act.is_none());
+        let tenant_id = service.ok_or(Error::TokenInvalid("is not a service's own"))?.tenant_id;
+        Ok(Self { account_id: claims.sub, tenant_id, claims: Arc::new(claims) })
+    }
+
+    /// The thumbprint of the certificate that its token is bound to, and which it has shown.
+    pub(super) fn certificate(&self) -> Option<&str> {
+        self.claims.cnf.as_ref()?.x5t_s256.as_deref()
+    }
+
+    /// Whether its token was ended since it called. That its time has passed is no matter.
+    pub(super) fn is_revoked(&self, trust: &TrustState) -> bool {
+        trust.is_revoked(&self.claims)
     }
 }
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::{App, Error, ServiceCaller, ServiceToken, record::By, service_cache::Service};
 use crate::domain::{
     InvalidField,
+    audience::Way,
     audit::{Action, Origin, Target},
     claims::{Actor, Claims, Confirmation, OWN_AUDIENCE, PASSWORD_CHANGE_SCOPE},
     service_account::{Grant, ServiceAccount},
@@ -87,8 +88,7 @@ async fn exchange(
     let subject = app.check(&asked.subject_token, &[], None).await?;
     permit(app, account, &subject, &asked, is_delegated)?;
     // Whoever has to show something with its own token has to show it with this one. A key it has shown with this call.
-    let certificate = caller.cnf.as_ref().and_then(|cnf| cnf.x5t_s256.as_deref());
-    let cnf = Confirmation::of(asked.key.as_deref(), certificate);
+    let cnf = Confirmation::of(asked.key.as_deref(), caller.certificate());
     let claims = acting(app, account, subject, asked, is_delegated, app.now())?;
     let claims = Claims { cnf, ..claims };
     app.sign_for_service(account, claims, app.now())
@@ -122,10 +122,14 @@ fn permit(
     let is_elsewhere = !asked.audience.iter().any(|audience| audience == OWN_AUDIENCE);
     // Good for changing the password, and for nothing else anywhere.
     let is_whole = !subject.has_scope(PASSWORD_CHANGE_SCOPE);
+    // Where it is not said what is meant for it, it is trusted with whatever it was handed.
+    let is_its_own = account.own_audiences.is_empty() || account.owns(subject);
     let is_allowed = is_of_tenant
+        && is_its_own
         && is_whole
         && is_elsewhere
         && account.allowed.allows(grant, &asked.audience, &[])
+        && registry.allow(&asked.audience, Way::Service(grant))
         && scopes.iter().all(|scope| subject.has_scope(scope))
         && registry.have_scopes(&asked.audience, &scopes)
         && subject.actors().count() < LONGEST_CHAIN;
@@ -142,6 +146,7 @@ fn acting(
     now: DateTime<Utc>,
 ) -> Result<Claims, Error> {
     let ttl = account.token_ttl.unwrap_or(app.settings.service_ttl);
+    let end = app.registry().end_of_token(&asked.audience, now + ttl, now);
     let has = |scope: &str| asked.scope.iter().any(|asked| asked == scope);
     let mut user = subject.user;
     if let Some(user) = &mut user {
@@ -159,7 +164,7 @@ fn acting(
         iss: subject.iss,
         sub: subject.sub,
         aud: asked.audience,
-        exp: (now + ttl).trunc_subsecs(0).timestamp().min(subject.exp),
+        exp: end.trunc_subsecs(0).timestamp().min(subject.exp),
         iat: now.timestamp(),
         nbf: now.timestamp(),
         jti: id.to_string(),

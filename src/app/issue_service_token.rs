@@ -8,6 +8,7 @@ pub use super::prove::Presented;
 use super::{App, Error, ServiceToken, record::By};
 use crate::{
     domain::{
+        audience::Way,
         audit::{Action, Origin, Target},
         claims::Confirmation,
         service_account::{Grant, ServiceAccount},
@@ -94,7 +95,9 @@ fn permit(app: &App, account: &ServiceAccount, asked: &IssueServiceToken) -> Res
     let audience = if asked.audience.is_empty() { &app.settings.default_audience } else { &asked.audience };
     registry.check_audiences(audience)?;
     let scopes: Vec<&str> = asked.scope.split_ascii_whitespace().collect();
-    let is_allowed = account.allowed.allows(Grant::ClientCredentials, audience, &scopes)
+    let grant = Grant::ClientCredentials;
+    let is_allowed = account.allowed.allows(grant, audience, &scopes)
+        && registry.allow(audience, Way::Service(grant))
         && registry.have_scopes(audience, &scopes);
     if is_allowed { Ok(audience.clone()) } else { Err(Error::InsufficientScope) }
 }

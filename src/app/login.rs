@@ -91,7 +91,10 @@ async fn begin(
 ) -> Result<SignedIn, Error> {
     let Credentials { user, password_hash } = credentials;
     let now = app.now();
-    let prepared = app.prepare_session(&user, wishes, &event.origin, now)?;
+    let prepared = match app.prepare_session(&user, wishes, &event.origin, now) {
+        Err(refusal @ Error::InsufficientScope) => return Err(app.record_refusal(event, refusal).await),
+        prepared => prepared?,
+    };
     let begun = app.change(now, async move |conn| {
         let user = users::admit(conn, user.id, &password_hash, &new_hash).await?.ok_or(Error::Conflict)?;
         prepared.store(conn, &user, &event).await

@@ -142,6 +142,10 @@ pub struct Settings {
     pub max_watchers: usize,
     /// Those of them that may be at one address.
     pub max_watchers_per_address: usize,
+    /// Those that follow must be services.
+    pub is_watch_for_services: bool,
+    /// Those that ask whether a token is good must be services.
+    pub is_introspection_for_services: bool,
     /// What is removed, and when.
     pub cleanup: CleanupSettings,
 }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     domain::{
+        audience::Way,
         audit::Origin,
         claims::Profile,
         device::Device,
@@ -56,6 +57,9 @@ async fn attempt(
     let now = app.now();
     app.registry().check_tenant(maker.tenant_id)?;
     // Known before the token is spent.
+    if !app.registry().allow(&maker.aud, Way::Login) {
+        return Err(Error::InsufficientScope);
+    }
     app.signer(maker.tenant_id, now)?;
     check_audience(app, &maker, now).await?;
     let network = app.settings.prefixes.network(&origin.address);

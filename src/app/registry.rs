@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::{App, Error, audience_keys::AudienceKeys, foreign_keys::Trusted};
@@ -13,6 +14,7 @@ use crate::{
     domain::{
         InvalidField,
         algorithm::Algorithm,
+        audience::{Way, Ways},
         claims::OWN_AUDIENCE,
         session_rules::SessionRules,
         tenant::{Tenant, TenantSigning},
@@ -35,12 +37,27 @@ pub(super) struct Registry {
     damaged_tenants: HashSet<Uuid>,
     /// By name, those whose tokens are made in a way of their own.
     audiences: HashMap<String, AudienceKeys>,
-    /// By audience, the scopes of those that have said which they have.
-    scopes: HashMap<String, HashSet<String>>,
+    /// By audience, what those say of tokens for them that say something.
+    rules: HashMap<String, Rules>,
     /// An audience, or a key of one, can't be used.
     pub(super) is_damaged: bool,
     /// By the claim `iss`.
     trusted_issuers: HashMap<String, Arc<Trusted>>,
+}
+
+/// What an audience says of tokens for it.
+struct Rules {
+    /// Its scopes, where it has said which.
+    scopes: Option<HashSet<String>>,
+    ways: Ways,
+    token_ttl: Option<TimeDelta>,
+}
+
+impl From<audiences::Rules> for Rules {
+    fn from(told: audiences::Rules) -> Self {
+        let scopes = Some(told.scopes.into_iter().collect()).filter(|scopes: &HashSet<_>| !scopes.is_empty());
+        Self { scopes, ways: told.ways, token_ttl: told.token_ttl }
+    }
 }
 
 impl Registry {
@@ -86,8 +103,28 @@ impl Registry {
 
     /// Whether there are these scopes at each of the audiences, as far as it has said.
     pub(super) fn have_scopes(&self, audiences: &[String], scopes: &[&str]) -> bool {
-        let mut said = audiences.iter().filter_map(|name| self.scopes.get(name));
+        let mut said = self.rules_of(audiences).filter_map(|rules| rules.scopes.as_ref());
         said.all(|its| scopes.iter().all(|scope| its.contains(*scope)))
+    }
+
+    /// Whether a token for all these audiences may be got in this way.
+    pub(super) fn allow(&self, audiences: &[String], way: Way) -> bool {
+        self.rules_of(audiences).all(|rules| rules.ways.allow(way))
+    }
+
+    /// When a token for all these audiences that would end at `end` ends, made now.
+    pub(super) fn end_of_token(
+        &self,
+        audiences: &[String],
+        end: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> DateTime<Utc> {
+        let shortest = self.rules_of(audiences).filter_map(|rules| rules.token_ttl).min();
+        shortest.map_or(end, |ttl| end.min(now + ttl))
+    }
+
+    fn rules_of(&self, audiences: &[String]) -> impl Iterator<Item = &Rules> {
+        audiences.iter().filter_map(|name| self.rules.get(name))
     }
 
     /// The trusted issuer whose tokens carry this `iss`.
@@ -134,13 +171,12 @@ impl App {
             let audiences = audiences::list_own_ways(conn).await?;
             let all = Slice { before: None, limit: trusted_issuer::MOST };
             let issuers = trusted_issuers::list(conn, all).await?;
-            let scopes = audiences::list_scopes(conn).await?;
+            let rules = audiences::list_rules(conn).await?;
             // Asked last: an audience that is read has its secrets.
-            Ok((head.registry, tenants, issuers, scopes, audiences, audience_secrets::list(conn).await?))
+            Ok((head.registry, tenants, issuers, rules, audiences, audience_secrets::list(conn).await?))
         });
-        let (version, tenants, trusted_issuers, scopes, audiences, secrets) = read.await?;
-        let words = |text: String| text.split_ascii_whitespace().map(str::to_owned).collect();
-        let scopes = scopes.into_iter().map(|(name, text)| (name, words(text))).collect();
+        let (version, tenants, trusted_issuers, rules, audiences, secrets) = read.await?;
+        let rules = rules.into_iter().map(|mut told| (std::mem::take(&mut told.name), told.into())).collect();
         let (tenants, damaged_tenants) = sort_out(tenants);
         let trusted_issuers = self.open_trusted_issuers(trusted_issuers);
         let mut secrets_of: HashMap<Uuid, Vec<SealedSecret>> = HashMap::new();
@@ -160,7 +196,7 @@ impl App {
             tenants,
             damaged_tenants,
             audiences,
-            scopes,
+            rules,
             is_damaged,
             trusted_issuers,
         });

@@ -29,6 +29,8 @@ pub struct NewAccount {
     pub display_name: String,
     /// What it may ask for.
     pub allowed: Allowed,
+    /// Audiences that it is.
+    pub own_audiences: Vec<String>,
     /// How long its tokens live.
     pub token_ttl: Option<TimeDelta>,
 }
@@ -44,6 +46,8 @@ pub struct Changes {
     pub scopes: Option<Vec<String>>,
     /// Grants.
     pub grants: Option<Vec<Grant>>,
+    /// Audiences that it is.
+    pub own_audiences: Option<Vec<String>>,
     /// How long its tokens live, or as the settings say.
     pub token_ttl: Option<Option<TimeDelta>>,
 }
@@ -90,6 +94,7 @@ pub async fn create(
         name: new.name,
         display_name: new.display_name,
         allowed: new.allowed,
+        own_audiences: new.own_audiences,
         token_ttl: new.token_ttl,
         token_version: 0,
         disable_time: None,
@@ -201,13 +206,14 @@ pub async fn update(
 ) -> Result<ServiceAccount, Error> {
     let step = move |account: &mut ServiceAccount, _| {
         let former = account.allowed.clone();
-        let Changes { display_name, audiences, scopes, grants, token_ttl } = changes;
+        let Changes { display_name, audiences, scopes, grants, own_audiences, token_ttl } = changes;
         account.display_name = display_name.unwrap_or_else(|| account.display_name.clone());
         account.allowed = Allowed {
             audiences: audiences.unwrap_or_else(|| former.audiences.clone()),
             scopes: scopes.unwrap_or_else(|| former.scopes.clone()),
             grants: grants.unwrap_or_else(|| former.grants.clone()),
         };
+        account.own_audiences = own_audiences.unwrap_or_else(|| account.own_audiences.clone());
         account.token_ttl = token_ttl.unwrap_or(account.token_ttl);
         if account.allowed.is_less_than(&former) { Step::EndTokens } else { Step::Store }
     };

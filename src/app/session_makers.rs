@@ -38,6 +38,8 @@ pub(super) struct SessionMaker {
     pub dpop_jkt: Option<String>,
     pub auth_time: DateTime<Utc>,
     pub expire_time: DateTime<Utc>,
+    /// The audiences that were asked for.
+    pub aud: Vec<String>,
     pub tag: TagKey,
     /// The session's own key, unless the issuer's signs for it.
     pub key: Option<SigningKey>,
@@ -89,6 +91,7 @@ impl SessionMakers {
     pub(super) fn make(
         &self,
         session: &Session,
+        aud: &[String],
         salt: &[u8],
         key: Option<SigningKey>,
     ) -> Result<Arc<SessionMaker>, Error> {
@@ -100,6 +103,7 @@ impl SessionMakers {
             dpop_jkt: session.dpop_jkt.clone(),
             auth_time: session.create_time,
             expire_time: session.expire_time,
+            aud: aud.to_owned(),
             tag: TagKey::derive(&self.refresh_secret, salt)?,
             key,
             device_recorded: Recorded::default(),
@@ -132,12 +136,12 @@ impl App {
 
     /// Opens what the database holds of a maker.
     pub(super) fn open_maker(&self, stored: sessions::Maker) -> Result<Arc<SessionMaker>, Error> {
-        let sessions::Maker { session, salt, key } = stored;
+        let sessions::Maker { session, salt, key, aud } = stored;
         let open = |sealed: sessions::SealedKey| {
             let private = key_ring::unseal(&session.kid, &sealed.sealed_private_key, &self.sealer)?;
             Ok::<_, Error>(SigningKey::from_pkcs8(sealed.algorithm, &private)?)
         };
-        self.makers.make(&session, &salt, key.map(open).transpose()?)
+        self.makers.make(&session, &aud, &salt, key.map(open).transpose()?)
     }
 
     /// The issuer's word for a session's key, good for at least as long as an access token of now, and given by

@@ -16,6 +16,7 @@ use crate::{
     },
     domain::{
         algorithm::Algorithm,
+        audience::Way,
         audit::{Event, Origin},
         claims::Profile,
         device::Device,
@@ -98,6 +99,9 @@ impl App {
         if wishes.audience.is_empty() {
             wishes.audience.clone_from(&self.settings.default_audience);
         }
+        if !registry.allow(&wishes.audience, Way::Login) {
+            return Err(Error::InsufficientScope);
+        }
         // Known before anything is changed, so that nobody loses a session to a login that gets no token.
         self.signer(user.tenant_id, now)?;
         if let Some(keys) =
@@ -151,7 +155,7 @@ impl App {
         if key.as_ref().is_some_and(|key| key.algorithm().is_rsa()) {
             self.spare_key_taken.notify_one();
         }
-        let maker = self.makers.make(&session, &salt, key)?;
+        let maker = self.makers.make(&session, &profile.aud, &salt, key)?;
         self.makers.keep(&maker);
         let password_change_required = profile.password_change_required;
         let position = Position { generation: 0, idle_expire_time: session.idle_expire_time };

@@ -62,7 +62,8 @@ impl App {
         now: DateTime<Utc>,
     ) -> Result<IssuedTokens, Error> {
         let profile = profile.effective();
-        let expire_time = (now + self.settings.access_ttl).min(position.idle_expire_time).trunc_subsecs(0);
+        let end = (now + self.settings.access_ttl).min(position.idle_expire_time);
+        let expire_time = self.registry().end_of_token(&profile.aud, end, now).trunc_subsecs(0);
         let claims = Claims {
             iss: self.settings.issuer.clone(),
             sub: maker.user_id,
@@ -112,7 +113,7 @@ impl App {
         now: DateTime<Utc>,
     ) -> Result<ServiceToken, Error> {
         let ttl = account.token_ttl.unwrap_or(self.settings.service_ttl);
-        let expire_time = (now + ttl).trunc_subsecs(0);
+        let expire_time = self.registry().end_of_token(&audience, now + ttl, now).trunc_subsecs(0);
         let claims = Claims {
             iss: self.settings.issuer.clone(),
             sub: account.id,

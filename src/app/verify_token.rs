@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{App, Error};
+use super::{App, Error, ServiceCaller};
 use crate::{
-    domain::{claims::Claims, session::State},
+    domain::{claims::Claims, service_account::ServiceAccount, session::State},
     models::{Conn, StoreError, service_accounts, sessions, tenants, trust_log, users},
 };
 
@@ -27,28 +27,60 @@ pub enum Answer {
     Active(Box<Claims>),
     /// Not good; the reason is a word of the error table.
     Inactive(&'static str),
+    /// Neither for the service that asks nor issued to it, which is all that it is told.
+    NotTheirs,
 }
 
-/// Checks the token. Only what is no token at all is an error.
-pub async fn verify_token(app: &App, token: &str, asked: VerifyToken) -> Result<Answer, Error> {
-    let answer = answer(app, token, asked).await;
+/// Checks the token, for a service that says who it is, or for anyone. Only what is no token at all is an error.
+pub async fn verify_token(
+    app: &App,
+    caller: Option<&ServiceCaller>,
+    token: &str,
+    asked: VerifyToken,
+) -> Result<Answer, Error> {
+    let answer = answer(app, caller, token, asked).await;
     app.metrics.count_verification(match &answer {
         Ok(Answer::Active(_)) => "OK",
         Ok(Answer::Inactive(reason)) => reason,
+        Ok(Answer::NotTheirs) => "NOT_THEIRS",
         Err(error) => error.reason(),
     });
     answer
 }
 
-async fn answer(app: &App, token: &str, asked: VerifyToken) -> Result<Answer, Error> {
+async fn answer(
+    app: &App,
+    caller: Option<&ServiceCaller>,
+    token: &str,
+    asked: VerifyToken,
+) -> Result<Answer, Error> {
+    let service = match caller {
+        // Its token was good a moment ago; what is its own is what its account says now.
+        Some(caller) => Some(app.service(caller.account_id).await?.ok_or(Error::TokenRevoked)?),
+        None => None,
+    };
+    let account = service.as_ref().map(|service| &service.account);
+    if account.is_some_and(|account| account.disable_time.is_some()) {
+        return Err(Error::AccountDisabled);
+    }
+    let is_theirs = |claims: &Claims| account.is_none_or(|account| is_theirs(app, account, claims));
     let secrets = asked.audience.as_deref().map(|audience| app.secrets_of(audience)).unwrap_or_default();
     let claims = match app.check(token, &secrets, asked.audience.as_deref()).await {
         Ok(claims) => claims,
         Err(refusal @ (Error::TokenInvalid(_) | Error::TokenExpired | Error::TokenRevoked)) => {
-            return Ok(Answer::Inactive(refusal.reason()));
+            // Whoever makes one up that says to be theirs would learn what became of another one.
+            let genuine = || {
+                let expected = app.expected(asked.audience.as_deref());
+                app.verifier.genuine(token, &secrets, &expected, app.now())
+            };
+            let is_told = account.is_none() || genuine().is_ok_and(|claims| is_theirs(&claims));
+            return Ok(if is_told { Answer::Inactive(refusal.reason()) } else { Answer::NotTheirs });
         }
         Err(error) => return Err(error),
     };
+    if !is_theirs(&claims) {
+        return Ok(Answer::NotTheirs);
+    }
     if !asked.required_scopes.iter().all(|scope| claims.has_scope(scope)) {
         return Ok(Answer::Inactive(Error::InsufficientScope.reason()));
     }
@@ -56,6 +88,14 @@ async fn answer(app: &App, token: &str, asked: VerifyToken) -> Result<Answer, Er
         return Ok(Answer::Inactive(Error::TokenRevoked.reason()));
     }
     Ok(Answer::Active(Box::new(claims)))
+}
+
+/// Whether a service may know of a token: it is for it or was issued to it, and of its tenant. Those of the tenant
+/// `default` serve people of any.
+fn is_theirs(app: &App, account: &ServiceAccount, claims: &Claims) -> bool {
+    let tenant_id = claims.standing().map(|(_, tenant_id)| tenant_id);
+    let is_of_tenant = account.tenant_id == app.default_tenant_id || tenant_id == Some(account.tenant_id);
+    is_of_tenant && account.owns(claims)
 }
 
 /// Whether the database says that the token, whom it is about and that one's tenant still stand.

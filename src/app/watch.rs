@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use super::trust_feed::Place;
 use super::{
-    App, Error,
+    App, Error, ServiceCaller,
     trust_feed::{Heard, News, Since},
     trust_told::{Count, PART, Snapshot},
     watch_places::Admitted,
@@ -82,11 +82,18 @@ pub struct Watcher {
     reached: Place,
     heartbeat: Interval,
     closing: CancellationToken,
+    /// Who watches, where it is known.
+    caller: Option<ServiceCaller>,
     _admitted: Admitted<String>,
 }
 
 /// Begins to watch, from where the watcher's own state has come to. It watches from this address.
-pub async fn watch(app: &Arc<App>, from: &Place, address: &str) -> Result<Watcher, Error> {
+pub async fn watch(
+    app: &Arc<App>,
+    from: &Place,
+    caller: Option<ServiceCaller>,
+    address: &str,
+) -> Result<Watcher, Error> {
     let admitted = app.feed.admit(address)?;
     catch_up_with(app, from.revision).await?;
     let telling = match app.feed.find(from) {
@@ -100,6 +107,7 @@ pub async fn watch(app: &Arc<App>, from: &Place, address: &str) -> Result<Watche
         reached: Place::default(),
         heartbeat: interval_at(Instant::now() + HEARTBEAT, HEARTBEAT),
         closing: app.feed.closing(),
+        caller,
         _admitted: admitted,
     })
 }
@@ -134,8 +142,17 @@ fn snapshot(app: &App) -> Telling {
 }
 
 impl Watcher {
-    /// Waits for the next message. An error is the last thing that is said.
+    /// Waits for the next message. An error is the last thing that is said. Whose token was revoked hears no more: of the
+    /// revocation itself it is told with the news, and of one that was missed with the next heartbeat.
     pub async fn next(&mut self) -> Result<Message, Error> {
+        let message = self.next_for_anyone().await?;
+        match &self.caller {
+            Some(caller) if caller.is_revoked(self.app.verifier.trust()) => Err(Error::TokenRevoked),
+            _ => Ok(message),
+        }
+    }
+
+    async fn next_for_anyone(&mut self) -> Result<Message, Error> {
         loop {
             let message = match self.telling {
                 Telling::Snapshot(..) => self.part(),

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::{BadSetting, Config, DpopNonce, SignUp, UserTokens};
+use super::{BadSetting, Config, DpopNonce, OpenTo, SignUp, UserTokens};
 use crate::{
     app::{KeyProofSettings, Settings, SigningSettings, cleanup::CleanupSettings, longest_life},
     crypto::{passwords::HashSettings, sealing::Sealer},
@@ -166,6 +166,8 @@ fn app_settings(check: &Check<'_>, config: &Config) -> Result<Settings, BadSetti
         listen_notify: database.listen_notify,
         max_watchers: config.server.max_watchers as usize,
         max_watchers_per_address: config.server.max_watchers_per_address as usize,
+        is_watch_for_services: config.server.watch == OpenTo::Services,
+        is_introspection_for_services: tokens.introspection == OpenTo::Services,
         cleanup: cleanup_settings(check, config)?,
     })
 }

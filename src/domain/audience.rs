@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-use super::{InvalidField, claims::OWN_AUDIENCE, text};
+use super::{InvalidField, claims::OWN_AUDIENCE, service_account::Grant, text};
 
 /// The most audiences that can be registered: every server holds them all in memory.
 pub const MOST: usize = 1000;
@@ -25,6 +25,10 @@ pub struct Audience {
     pub encryption_jwk: Option<String>,
     /// The scopes that it has; none where it has not said.
     pub scopes: Vec<String>,
+    /// How tokens for it may be got.
+    pub ways: Ways,
+    /// How long a token for it lives at most, where that is less than elsewhere.
+    pub token_ttl: Option<TimeDelta>,
     /// When it was registered.
     pub create_time: DateTime<Utc>,
     /// When it was changed.
@@ -47,6 +51,83 @@ impl Signing {
         match self {
             Self::PublicKey => "PUBLIC_KEY",
             Self::Hs256 => "HS256",
+        }
+    }
+}
+
+/// A way to get tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// A person signs in, and goes on.
+    Login,
+    /// A service account gets one.
+    Service(Grant),
+}
+
+impl Way {
+    /// The word in the contract and in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Service(grant) => grant.as_str(),
+        }
+    }
+
+    fn of_word(word: &str) -> Option<Self> {
+        if word == Self::Login.as_str() { Some(Self::Login) } else { Grant::of_word(word).map(Self::Service) }
+    }
+}
+
+/// The ways in which tokens for an audience may be got.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Ways {
+    /// Each.
+    #[default]
+    All,
+    /// These. None may be left, where all are of a newer release.
+    Only(Vec<Way>),
+}
+
+impl Ways {
+    /// Reads what an admin gives, without repetition; none means all.
+    pub fn parse(field: &'static str, words: &[String]) -> Result<Self, InvalidField> {
+        let mut ways = Vec::new();
+        for word in words {
+            let way = Way::of_word(word).ok_or_else(|| {
+                let problem =
+                    "an item is none of `login`, `client_credentials`, `token_exchange`, `impersonation`";
+                InvalidField::new(field, problem)
+            })?;
+            if !ways.contains(&way) {
+                ways.push(way);
+            }
+        }
+        Ok(if ways.is_empty() { Self::All } else { Self::Only(ways) })
+    }
+
+    /// Reads what is stored. A word that this release does not know allows nothing here.
+    pub fn of_text(text: &str) -> Self {
+        let mut words = text.split_ascii_whitespace().peekable();
+        match words.peek() {
+            None => Self::All,
+            Some(_) => Self::Only(words.filter_map(Way::of_word).collect()),
+        }
+    }
+
+    /// The words; none for all.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> {
+        let ways: &[Way] = match self {
+            Self::All => &[],
+            Self::Only(ways) => ways,
+        };
+        ways.iter().map(|way| way.as_str())
+    }
+
+    /// Whether this is one of them.
+    pub fn allow(&self, way: Way) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(ways) => ways.contains(&way),
         }
     }
 }
@@ -164,6 +245,22 @@ mod tests {
             Ok(at(0) + TimeDelta::microseconds(1)),
             "later than the one before, by any clock"
         );
+    }
+
+    #[test]
+    fn no_word_allows_all_and_an_unknown_one_nothing() {
+        let all = Ways::of_text("");
+        assert!(all == Ways::All && all.allow(Way::Login) && all.words().next().is_none());
+        let some = Ways::of_text("login token_exchange");
+        assert!(some.allow(Way::Login) && some.allow(Way::Service(Grant::TokenExchange)));
+        assert!(!some.allow(Way::Service(Grant::Impersonation)));
+        assert_eq!(some.words().collect::<Vec<_>>(), ["login", "token_exchange"]);
+        assert!(!Ways::of_text("device_code").allow(Way::Login), "of a newer release");
+        let parse =
+            |words: &[&str]| Ways::parse("g", &words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
+        assert_eq!(parse(&[]), Ok(Ways::All));
+        assert_eq!(parse(&["login", "login"]), Ok(Ways::Only(vec![Way::Login])));
+        assert!(parse(&["login", "password"]).is_err());
     }
 
     #[test]

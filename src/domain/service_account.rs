@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     InvalidField,
     certificate::Named,
+    claims::{Claims, OWN_AUDIENCE},
     text,
     trusted_issuer::{self, KeySource},
 };
@@ -34,6 +35,8 @@ pub struct ServiceAccount {
     pub display_name: String,
     /// What it may ask for.
     pub allowed: Allowed,
+    /// Audiences that it is: what is for them is for it. None where that has not been said.
+    pub own_audiences: Vec<String>,
     /// How long its tokens live, where not as the settings say.
     pub token_ttl: Option<TimeDelta>,
     /// Raised when every token issued so far ends; the claim `ver`.
@@ -44,6 +47,14 @@ pub struct ServiceAccount {
     pub create_time: DateTime<Utc>,
     /// When it was last changed.
     pub update_time: DateTime<Utc>,
+}
+
+impl ServiceAccount {
+    /// Whether a token is for it, or was issued to it.
+    pub fn owns(&self, token: &Claims) -> bool {
+        self.own_audiences.iter().any(|own| token.is_for(own))
+            || Uuid::try_parse(&token.client_id).is_ok_and(|client_id| client_id == self.id)
+    }
 }
 
 /// What a service account may ask for.
@@ -211,6 +222,15 @@ impl Federated {
             && is_of("sub", &self.subject)
             && self.claims.iter().all(|(name, value)| is(name, value))
     }
+}
+
+/// Reads audiences that an account is. Nobody else is Tessera's own API.
+pub fn parse_own_audiences(field: &'static str, names: &[String]) -> Result<Vec<String>, InvalidField> {
+    let names = text::audiences(field, names)?;
+    if names.iter().any(|name| name == OWN_AUDIENCE) {
+        return Err(InvalidField::new(field, format!("`{OWN_AUDIENCE}` is Tessera's own")));
+    }
+    Ok(names)
 }
 
 /// Checks the name of a new service account.

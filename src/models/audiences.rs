@@ -1,5 +1,6 @@
 //! The table `audiences`.
 
+use chrono::TimeDelta;
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable,
     SelectableHelper,
@@ -15,7 +16,8 @@ use super::{
 };
 use crate::domain::{
     Inconsistent,
-    audience::{Audience, Signing},
+    audience::{Audience, Signing, Ways},
+    claims::MAX_ACCESS_TTL_SECONDS,
 };
 
 /// A row that is there, whether or not it makes sense.
@@ -38,8 +40,31 @@ struct Row {
     signing: String,
     encryption_jwk: Option<String>,
     scopes: String,
+    allowed_grants: String,
+    token_ttl: Option<i64>,
     create_time: TimeCol,
     update_time: TimeCol,
+}
+
+/// What an audience says of tokens for it, beside how they are made.
+#[derive(Debug)]
+pub struct Rules {
+    /// What stands in the claim `aud`.
+    pub name: String,
+    /// The scopes that it has; none where it has not said.
+    pub scopes: Vec<String>,
+    /// How they may be got.
+    pub ways: Ways,
+    /// How long they live at most, where that is less than elsewhere.
+    pub token_ttl: Option<TimeDelta>,
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+fn text_of(ways: &Ways) -> String {
+    ways.words().collect::<Vec<_>>().join(" ")
 }
 
 impl From<&Audience> for Row {
@@ -51,6 +76,8 @@ impl From<&Audience> for Row {
             signing: audience.signing.as_str().to_owned(),
             encryption_jwk: audience.encryption_jwk.clone(),
             scopes: audience.scopes.join(" "),
+            allowed_grants: text_of(&audience.ways),
+            token_ttl: audience.token_ttl.map(|ttl| ttl.num_seconds()),
             create_time: TimeCol(audience.create_time),
             update_time: TimeCol(audience.update_time),
         }
@@ -61,15 +88,22 @@ impl TryFrom<Row> for Audience {
     type Error = Inconsistent;
 
     fn try_from(row: Row) -> Result<Self, Inconsistent> {
+        let inconsistent = |column| Inconsistent { table: "audiences", column };
         let signing =
             [Signing::PublicKey, Signing::Hs256].into_iter().find(|way| way.as_str() == row.signing);
+        let read_ttl = |seconds| {
+            let ttl = Some(seconds).filter(|seconds| (1..=MAX_ACCESS_TTL_SECONDS).contains(seconds));
+            ttl.map(TimeDelta::seconds).ok_or(inconsistent("token_ttl"))
+        };
         Ok(Self {
             id: row.id.0,
             name: row.name,
             display_name: row.display_name,
-            signing: signing.ok_or(Inconsistent { table: "audiences", column: "signing" })?,
+            signing: signing.ok_or(inconsistent("signing"))?,
             encryption_jwk: row.encryption_jwk,
-            scopes: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
+            scopes: words(&row.scopes),
+            ways: Ways::of_text(&row.allowed_grants),
+            token_ttl: row.token_ttl.map(read_ttl).transpose()?,
             create_time: row.create_time.0,
             update_time: row.update_time.0,
         })
@@ -135,24 +169,39 @@ pub async fn list_own_ways(conn: &mut Conn) -> Stored<Vec<Found>> {
     Ok(rows.into_iter().map(Found::from).collect())
 }
 
-/// The names of those that have said which scopes they have, and these scopes, separated by spaces.
-pub async fn list_scopes(conn: &mut Conn) -> Stored<Vec<(String, String)>> {
-    Ok(on!(conn, c => {
+/// The rules of those that have some. A life that makes no sense is the nearest one that does.
+pub async fn list_rules(conn: &mut Conn) -> Stored<Vec<Rules>> {
+    let found: Vec<(String, String, String, Option<i64>)> = on!(conn, c => {
+        let has_some = audiences::scopes
+            .ne("")
+            .or(audiences::allowed_grants.ne(""))
+            .or(audiences::token_ttl.is_not_null());
         audiences::table
-            .filter(audiences::scopes.ne(""))
-            .select((audiences::name, audiences::scopes))
+            .filter(has_some)
+            .select((audiences::name, audiences::scopes, audiences::allowed_grants, audiences::token_ttl))
             .load(c)
             .await
-    })?)
+    })?;
+    let rules = |(name, scopes, grants, ttl): (String, String, String, Option<i64>)| Rules {
+        name,
+        scopes: words(&scopes),
+        ways: Ways::of_text(&grants),
+        token_ttl: ttl.map(|seconds| TimeDelta::seconds(seconds.clamp(1, MAX_ACCESS_TTL_SECONDS))),
+    };
+    Ok(found.into_iter().map(rules).collect())
 }
 
-/// Writes what can be changed of an audience; says whether it is there.
-pub async fn update(conn: &mut Conn, audience: &Audience) -> Stored<bool> {
+/// Writes what can be changed of an audience; says whether it is there. Grants that stay are not written: some may be of
+/// a newer release.
+pub async fn update(conn: &mut Conn, audience: &Audience, former: &Audience) -> Stored<bool> {
+    let grants = Some(text_of(&audience.ways)).filter(|_| audience.ways != former.ways);
     let changed = on!(conn, c => {
         let update = diesel::update(audiences::table.find(IdCol(audience.id))).set((
             audiences::display_name.eq(&audience.display_name),
             audiences::encryption_jwk.eq(&audience.encryption_jwk),
             audiences::scopes.eq(audience.scopes.join(" ")),
+            grants.as_ref().map(|grants| audiences::allowed_grants.eq(grants)),
+            audiences::token_ttl.eq(audience.token_ttl.map(|ttl| ttl.num_seconds())),
             audiences::update_time.eq(TimeCol(audience.update_time)),
         ));
         Cached(update).execute(c).await

@@ -181,7 +181,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{Nullable, Text};
+    use diesel::sql_types::{BigInt, Nullable, Text};
     use crate::models::columns::{DbTime, DbUuid};
 
     audiences (id) {
@@ -191,6 +191,8 @@ diesel::table! {
         signing -> Text,
         encryption_jwk -> Nullable<Text>,
         scopes -> Text,
+        allowed_grants -> Text,
+        token_ttl -> Nullable<BigInt>,
         create_time -> DbTime,
         update_time -> DbTime,
     }
@@ -239,6 +241,7 @@ diesel::table! {
         allowed_audiences -> Text,
         allowed_scopes -> Text,
         allowed_grants -> Text,
+        own_audiences -> Text,
         token_ttl -> Nullable<BigInt>,
         token_version -> BigInt,
         disable_time -> Nullable<DbTime>,

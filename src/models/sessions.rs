@@ -147,6 +147,8 @@ pub struct Maker {
     pub salt: Vec<u8>,
     /// Its own key, where it has one.
     pub key: Option<SealedKey>,
+    /// Its tokens' audiences; none where what they say can't be read.
+    pub aud: Vec<String>,
 }
 
 type AlgorithmAndKey = (String, Vec<u8>);
@@ -161,23 +163,25 @@ pub struct SealedKey {
 
 /// What tokens of this session are made with.
 pub async fn find_maker(conn: &mut Conn, id: Uuid) -> Stored<Option<Maker>> {
-    let found: Option<(Row, Vec<u8>, Option<AlgorithmAndKey>)> = on!(conn, c => {
+    let found: Option<(Row, Vec<u8>, String, Option<AlgorithmAndKey>)> = on!(conn, c => {
         let key = (session_keys::algorithm, session_keys::sealed_private_key);
         sessions::table
             .left_join(session_keys::table)
             .filter(sessions::id.eq(IdCol(id)))
-            .select((Row::as_select(), sessions::salt, key.nullable()))
+            .select((Row::as_select(), sessions::salt, sessions::profile, key.nullable()))
             .first(c)
             .await
             .optional()
     })?;
-    let Some((row, salt, key)) = found else { return Ok(None) };
+    let Some((row, salt, profile, key)) = found else { return Ok(None) };
     let open = |(algorithm, sealed_private_key): AlgorithmAndKey| {
         let broken = Inconsistent { table: "session_keys", column: "algorithm" };
         let algorithm = algorithm.parse().map_err(|_| broken)?;
         Ok::<_, Inconsistent>(SealedKey { algorithm, sealed_private_key })
     };
-    Ok(Some(Maker { session: row.try_into()?, salt, key: key.map(open).transpose()? }))
+    // Where that makes no sense, the session ends as ever and gets no tokens: the step says why.
+    let aud = read_profile(&profile).map(|profile| profile.aud).unwrap_or_default();
+    Ok(Some(Maker { session: row.try_into()?, salt, key: key.map(open).transpose()?, aud }))
 }
 
 /// The session with what its tokens say.

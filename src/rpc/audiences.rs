@@ -12,7 +12,7 @@ use crate::{
     },
     domain::{
         InvalidField,
-        audience::{self, LONGEST_WAIT, Signing},
+        audience::{self, LONGEST_WAIT, Signing, Ways},
         text,
     },
     proto::{self, AudienceSigning, audiences_server::Audiences},
@@ -34,6 +34,8 @@ impl Audiences for Service {
             signing,
             encryption_jwk: Some(message.encryption_jwk).filter(|jwk| !jwk.is_empty()).map(Into::into),
             scopes: text::scopes("scopes", &message.scopes)?,
+            ways: Ways::parse("allowed_grants", &message.allowed_grants)?,
+            token_ttl: message.token_ttl.map(parse::token_ttl).transpose()?.flatten(),
         };
         let (info, secret) = audiences::create(&self.0, &caller, new, &origin).await?;
         Ok(Response::new(proto::CreateAudienceResponse {
@@ -78,6 +80,11 @@ impl Audiences for Service {
                 .encryption_jwk
                 .map(|jwk| Some(jwk).filter(|jwk| !jwk.is_empty()).map(Into::into)),
             scopes: message.scopes.map(|set| text::scopes("scopes.words", &set.words)).transpose()?,
+            ways: message
+                .allowed_grants
+                .map(|set| Ways::parse("allowed_grants.words", &set.words))
+                .transpose()?,
+            token_ttl: message.token_ttl.map(parse::token_ttl).transpose()?,
             rotation,
         };
         let (info, secret) = audiences::update(&self.0, &caller, id, changes, &origin).await?;

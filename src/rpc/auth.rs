@@ -130,13 +130,14 @@ impl Auth for Service {
         &self,
         request: Request<proto::VerifyTokenRequest>,
     ) -> Result<Response<proto::VerifyTokenResponse>, Status> {
-        let message = request.into_inner();
+        let (caller, _, message) = parse::open_maybe_service(request);
         let asked = VerifyToken {
             audience: Some(message.audience).filter(|audience| !audience.is_empty()),
             required_scopes: message.required_scopes,
             strict: message.strict,
         };
-        let answer = match verify_token::verify_token(&self.0, &message.token, asked).await? {
+        let answer = verify_token::verify_token(&self.0, caller.as_ref(), &message.token, asked).await?;
+        let answer = match answer {
             Answer::Active(claims) => proto::VerifyTokenResponse {
                 active: true,
                 reason: String::new(),
@@ -145,6 +146,7 @@ impl Auth for Service {
             Answer::Inactive(reason) => {
                 proto::VerifyTokenResponse { active: false, reason: reason.to_owned(), claims: None }
             }
+            Answer::NotTheirs => proto::VerifyTokenResponse::default(),
         };
         Ok(Response::new(answer))
     }

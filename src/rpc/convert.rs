@@ -238,6 +238,10 @@ pub(super) fn audience(info: AudienceInfo) -> proto::Audience {
         secrets: secrets.into_iter().map(secret).collect(),
         encryption_jwk: audience.encryption_jwk.unwrap_or_default(),
         scopes: audience.scopes,
+        allowed_grants: audience.ways.words().map(str::to_owned).collect(),
+        token_ttl: audience
+            .token_ttl
+            .map(|ttl| prost_types::Duration { seconds: ttl.num_seconds(), nanos: 0 }),
         create_time: timestamp(audience.create_time),
         update_time: timestamp(audience.update_time),
     }

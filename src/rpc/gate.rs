@@ -20,7 +20,7 @@ use tracing::Instrument;
 
 use super::{
     peer::{self, Peer},
-    policy::{self, Who},
+    policy::{self, Open, Who},
     status,
 };
 use crate::{
@@ -174,7 +174,12 @@ struct Admitted {
 /// Who calls, where the method wants to know, and the key that it shows.
 async fn admit(app: &App, who: Who, head: Head<'_>) -> Result<Admitted, Error> {
     let binds_tokens = policy::binds_tokens(head.path);
-    if who == Who::Anyone {
+    let is_open = match who {
+        Who::Anyone => true,
+        Who::ServiceOrOpen(what) => is_open(app, what) && !head.headers.contains_key(header::AUTHORIZATION),
+        Who::Service | Who::SignedIn | Who::User | Who::Admin => false,
+    };
+    if is_open {
         let proved = if binds_tokens { prove(app, head, None)? } else { None };
         return Ok(Admitted::new(Known::Nobody, proved));
     }
@@ -208,7 +213,7 @@ impl Admitted {
 }
 
 async fn authenticate(app: &App, who: Who, token: &str, shown: &Shown) -> Result<Known, Error> {
-    if who == Who::Service {
+    if matches!(who, Who::Service | Who::ServiceOrOpen(_)) {
         return Ok(Known::Service(app.authenticate_service(token, shown).await?));
     }
     let caller = app.authenticate(token, shown).await?;
@@ -233,6 +238,15 @@ fn credentials(headers: &HeaderMap) -> Result<(Scheme, &str), Error> {
         Denial::Missing => Error::TokenMissing,
         _ => Error::TokenMalformed,
     })
+}
+
+/// Whether it is left open to anyone.
+fn is_open(app: &App, what: Open) -> bool {
+    !match what {
+        Open::Introspection => app.settings.is_introspection_for_services,
+        Open::Watch => app.settings.is_watch_for_services,
+    }
+}
 }
 
 fn origin(app: &App, request: &Request) -> Origin {

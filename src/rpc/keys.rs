@@ -171,9 +171,9 @@ impl Keys for Service {
         &self,
         request: Request<proto::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let (origin, asked) = parse::open(request);
+        let (caller, origin, asked) = parse::open_maybe_service(request);
         let from = Place { revision: asked.resume_revision, mark: asked.resume_mark };
-        let watcher = watch::watch(&self.0, &from, &origin.address).await?;
+        let watcher = watch::watch(&self.0, &from, caller, &origin.address).await?;
         Ok(Response::new(stream::of_messages(watcher, |mut watcher| async {
             let message = watcher.next().await?;
             Ok(Some((stream::watched(message), watcher)))

@@ -14,6 +14,7 @@ use crate::{
         InvalidField,
         algorithm::{Algorithm, UnknownAlgorithm},
         audit::Origin,
+        claims::MAX_ACCESS_TTL_SECONDS,
         device, text,
     },
     proto,
@@ -46,6 +47,13 @@ pub(super) fn open_service<T>(request: Request<T>) -> Result<(ServiceCaller, Ori
     let caller = request.extensions().get::<ServiceCaller>().cloned().ok_or(Error::TokenMissing)?;
     let (origin, message) = open(request);
     Ok((caller, origin, message))
+}
+
+/// The same where a service may call, and others too.
+pub(super) fn open_maybe_service<T>(request: Request<T>) -> (Option<ServiceCaller>, Origin, T) {
+    let caller = request.extensions().get::<ServiceCaller>().cloned();
+    let (origin, message) = open(request);
+    (caller, origin, message)
 }
 
 /// The same for who administers every tenant: nobody else is told what is wrong with its message.
@@ -85,6 +93,15 @@ pub(super) fn duration(
     duration
         .filter(|duration| (TimeDelta::zero()..=longest).contains(duration))
         .ok_or_else(|| InvalidField::new(field, format!("is not between 0 and {} s", longest.num_seconds())))
+}
+
+/// How long tokens live. None where it is 0: then it is as elsewhere.
+pub(super) fn token_ttl(told: prost_types::Duration) -> Result<Option<TimeDelta>, InvalidField> {
+    let ttl = duration("token_ttl", told, TimeDelta::seconds(MAX_ACCESS_TTL_SECONDS))?;
+    if ttl.subsec_nanos() != 0 {
+        return Err(InvalidField::new("token_ttl", "is not a number of whole seconds"));
+    }
+    Ok(Some(ttl).filter(|ttl| !ttl.is_zero()))
 }
 
 /// A password in the one form that is hashed. Not logged, not repeated in an error.

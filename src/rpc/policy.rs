@@ -13,6 +13,17 @@ pub enum Who {
     Admin,
     /// A service account with a token for Tessera's own API.
     Service,
+    /// The same, and, where the settings leave it open, anyone who comes without a token.
+    ServiceOrOpen(Open),
+}
+
+/// What the settings may leave open to anyone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// `tokens.introspection`
+    Introspection,
+    /// `server.watch`
+    Watch,
 }
 
 /// The path of each method and who may call it.
@@ -37,7 +48,7 @@ pub const TABLE: [(&str, Who); 60] = [
     ("/tessera.v1.Auth/Refresh", Who::Anyone),
     ("/tessera.v1.Auth/RevokeToken", Who::User),
     ("/tessera.v1.Auth/SignUp", Who::Anyone),
-    ("/tessera.v1.Auth/VerifyToken", Who::Anyone),
+    ("/tessera.v1.Auth/VerifyToken", Who::ServiceOrOpen(Open::Introspection)),
     ("/tessera.v1.Keys/ActivateKey", Who::Admin),
     ("/tessera.v1.Keys/CheckForeignToken", Who::Admin),
     ("/tessera.v1.Keys/CreateTrustedIssuer", Who::Admin),
@@ -50,7 +61,7 @@ pub const TABLE: [(&str, Who); 60] = [
     ("/tessera.v1.Keys/PrepareKey", Who::Admin),
     ("/tessera.v1.Keys/RevokeKey", Who::Admin),
     ("/tessera.v1.Keys/UpdateTrustedIssuer", Who::Admin),
-    ("/tessera.v1.Keys/Watch", Who::Anyone),
+    ("/tessera.v1.Keys/Watch", Who::ServiceOrOpen(Open::Watch)),
     ("/tessera.v1.ServiceAccounts/CreateCredential", Who::Admin),
     ("/tessera.v1.ServiceAccounts/CreateServiceAccount", Who::Admin),
     ("/tessera.v1.ServiceAccounts/DeleteServiceAccount", Who::Admin),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
 
@@ -46,7 +46,8 @@ impl ServiceAccounts for Service {
                 scopes: text::scopes("allowed_scopes", &message.allowed_scopes)?,
                 grants: if grants.is_empty() { vec![Grant::ClientCredentials] } else { grants },
             },
-            token_ttl: message.token_ttl.map(token_ttl).transpose()?.flatten(),
+            own_audiences: service_account::parse_own_audiences("own_audiences", &message.own_audiences)?,
+            token_ttl: message.token_ttl.map(parse::token_ttl).transpose()?.flatten(),
         };
         let account = accounts::create(&self.0, &caller, &message.tenant, new, &origin).await?;
         Ok(Response::new(proto::CreateServiceAccountResponse { service_account: Some(told(account)) }))
@@ -160,7 +161,8 @@ fn changes(message: proto::UpdateServiceAccountRequest) -> Result<Changes, Inval
         allowed_audiences,
         allowed_scopes,
         allowed_grants,
-        token_ttl: ttl,
+        own_audiences,
+        token_ttl,
         ..
     } = message;
     let display_name = display_name.map(|name| text::shown("display_name", &name, 128)).transpose()?;
@@ -169,16 +171,11 @@ fn changes(message: proto::UpdateServiceAccountRequest) -> Result<Changes, Inval
     let scopes = allowed_scopes.map(|set| text::scopes("allowed_scopes.words", &set.words)).transpose()?;
     let grants =
         allowed_grants.map(|set| Grant::parse_all("allowed_grants.words", &set.words)).transpose()?;
-    Ok(Changes { display_name, audiences, scopes, grants, token_ttl: ttl.map(token_ttl).transpose()? })
-}
-
-/// None where it is 0: then it is as the settings say.
-fn token_ttl(told: prost_types::Duration) -> Result<Option<TimeDelta>, InvalidField> {
-    let ttl = parse::duration("token_ttl", told, TimeDelta::seconds(MAX_ACCESS_TTL_SECONDS))?;
-    if ttl.subsec_nanos() != 0 {
-        return Err(InvalidField::new("token_ttl", "is not a number of whole seconds"));
-    }
-    Ok(Some(ttl).filter(|ttl| !ttl.is_zero()))
+    let own_audiences = own_audiences
+        .map(|set| service_account::parse_own_audiences("own_audiences.words", &set.words))
+        .transpose()?;
+    let token_ttl = token_ttl.map(parse::token_ttl).transpose()?;
+    Ok(Changes { display_name, audiences, scopes, grants, own_audiences, token_ttl })
 }
 
 fn key_source(keys: &proto::PrivateKeyJwt) -> Result<KeySource, InvalidField> {
@@ -222,6 +219,7 @@ fn told(account: ServiceAccount) -> proto::ServiceAccount {
         token_ttl: account
             .token_ttl
             .map(|ttl| prost_types::Duration { seconds: ttl.num_seconds(), nanos: 0 }),
+        own_audiences: account.own_audiences,
         state: state.into(),
         create_time: convert::timestamp(account.create_time),
         update_time: convert::timestamp(account.update_time),

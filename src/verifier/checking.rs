@@ -112,6 +112,25 @@ impl Verifier {
         Ok(Checked::by_session(claims, &endorsed))
     }
 
+    /// What a genuine token says, whether or not it is still good.
+    #[cfg(feature = "server")]
+    pub(crate) fn genuine(
+        &self,
+        token: &str,
+        secrets: &[SharedKey],
+        expected: &Expected,
+        now: DateTime<Utc>,
+    ) -> Result<Claims, Refusal> {
+        let token = &*self.signed(token)?;
+        let parts = Parts::split(token)?;
+        parts.require_type(ACCESS_TOKEN_TYPE)?;
+        let kid = parts.kid()?;
+        match secrets.iter().find(|secret| secret.kid() == kid) {
+            Some(secret) => claims_of_shared(&parts, secret, expected),
+            None => Ok(self.claims_of_genuine(&parts, expected, now)?.claims),
+        }
+    }
+
     /// What makes a token worth asking the issuer about: a form, type, issuer, audience and time that would be good
     /// if only its key were known. Gives the id of that key. Nothing is believed yet.
     pub(crate) fn plausible(

@@ -6,6 +6,7 @@
 //! | file or folder | owns |
 //! | --- | --- |
 //! | `connected/` | [`Verifier::connect`]: a verifier that hears of revocations and keys as they happen |
+//! | `call_token.rs` | [`CallToken`]: where such a verifier gets the token that its own calls carry |
 //! | `guard/` | [`Guard`]: the tower layer in front of a service's methods |
 //! | `dpop/` | [`KeyProofs`]: what a caller shows who holds a key (RFC 9449) |
 //! | `signed_in/` | [`TokenSource`]: the other side, a client that keeps itself signed in |
@@ -18,6 +19,7 @@ mod attach;
 mod bound;
 pub(crate) mod budget;
 mod certificate;
+mod call_token;
 mod channel;
 mod checked;
 mod checking;
@@ -48,6 +50,7 @@ use quick_cache::sync::Cache;
 pub use attach::{AccessToken, TokenLayer, WithToken};
 pub use bound::Shown;
 pub use certificate::{ClientCertificate, certificate_thumbprint};
+pub use call_token::{CallToken, CallTokenFuture};
 use checked::CheckedTokens;
 pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale, Standing, StartError};
 #[cfg(feature = "encryption")]

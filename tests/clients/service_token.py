@@ -1,10 +1,11 @@
 """A service proves itself with a key of its own: PyJWT signs the assertion, grpcio brings it.
 
     service_token.py key PRIVATE_KEY_FILE
+    service_token.py assertion ISSUER CLIENT_ID PRIVATE_KEY_FILE ALGORITHM
     service_token.py token ADDRESS ISSUER CLIENT_ID PRIVATE_KEY_FILE ALGORITHM AUDIENCE
 
-The first makes a key and prints its JWK set. The second prints the token, and sees that the same assertion is refused
-when it comes again.
+The first makes a key and prints its JWK set. The second prints an assertion, for whoever brings it. The third prints the
+token, and sees that the same assertion is refused when it comes again.
 """
 
 import json
@@ -32,15 +33,7 @@ def make_key(file):
     print(json.dumps({"keys": [{**jwk, "kid": "orders-1", "use": "sig", "alg": "ES256"}]}))
 
 
-def get_token(address, issuer, client_id, file, algorithm, audience):
-    channel = grpc.insecure_channel(address)
-    pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
-    method = pool.FindServiceByName("tessera.v1.Auth").methods_by_name["IssueServiceToken"]
-    ask = channel.unary_unary(
-        "/tessera.v1.Auth/IssueServiceToken",
-        request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
-    )
+def assertion_of(issuer, client_id, file, algorithm):
     now = int(time.time())
     claims = {
         "iss": client_id,
@@ -50,9 +43,23 @@ def get_token(address, issuer, client_id, file, algorithm, audience):
         "exp": now + 60,
         "jti": str(uuid.uuid4()),
     }
-    assertion = jwt.encode(
-        claims, pathlib.Path(file).read_text(), algorithm, headers={"kid": "orders-1"}
+    return jwt.encode(claims, pathlib.Path(file).read_text(), algorithm, headers={"kid": "orders-1"})
+
+
+def print_assertion(*arguments):
+    print(assertion_of(*arguments))
+
+
+def get_token(address, issuer, client_id, file, algorithm, audience):
+    channel = grpc.insecure_channel(address)
+    pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+    method = pool.FindServiceByName("tessera.v1.Auth").methods_by_name["IssueServiceToken"]
+    ask = channel.unary_unary(
+        "/tessera.v1.Auth/IssueServiceToken",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
     )
+    assertion = assertion_of(issuer, client_id, file, algorithm)
     request = message_factory.GetMessageClass(method.input_type)(
         client_assertion_type="urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
         client_assertion=assertion,
@@ -70,4 +77,4 @@ def get_token(address, issuer, client_id, file, algorithm, audience):
 
 
 command, *arguments = sys.argv[1:]
-{"key": make_key, "token": get_token}[command](*arguments)
+{"key": make_key, "assertion": print_assertion, "token": get_token}[command](*arguments)

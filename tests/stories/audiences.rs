@@ -2,6 +2,7 @@
 
 mod encrypted;
 mod hs256;
+mod rules;
 
 use std::error::Error;
 

@@ -9,7 +9,7 @@ use tessera::{
     proto::{
         CreateServiceAccountRequest, DisableServiceAccountRequest, ExchangeTokenRequest,
         ExchangeTokenResponse, GetJwksRequest, LoginRequest, LogoutRequest, ServiceAccount, Tokens,
-        VerifyTokenRequest,
+        UpdateServiceAccountRequest, VerifyTokenRequest, WordSet,
     },
     verifier::{Expected, Verifier},
 };
@@ -28,6 +28,7 @@ stories! {
     it_ends_with_the_session_and_with_each_who_acts,
     nobody_stands_in_the_token_only_where_that_is_allowed,
     nobody_acts_for_another_one_here,
+    what_was_meant_for_somebody_else_is_not_handed_on,
 }
 timed_stories! {
     it_never_lives_longer_than_what_it_was_made_of,
@@ -334,6 +335,35 @@ async fn nobody_acts_for_another_one_here(home: Home) -> Outcome {
     assert_eq!(refusal(refused), denied());
     // The session goes on as if nothing had been.
     server.auth().refresh(refresh_with(&anna.refresh_token)).await?;
+    server.stop().await
+}
+
+async fn what_was_meant_for_somebody_else_is_not_handed_on(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let registrar = Registrar::of(&server).await?;
+    let orders = Calling::new(&registrar, "orders", "ledger", "token_exchange").await?;
+    let billing = Calling::new(&registrar, "billing", "ledger", "token_exchange").await?;
+    let anna = anna(&server, &["read"]).await?;
+    let asked = || exchanging(&anna.access_token, "ledger", &["read"]);
+    billing.exchange(&server, asked()).await?;
+    for (calling, own) in [(&orders, "orders"), (&billing, "billing")] {
+        let request = UpdateServiceAccountRequest {
+            service_account_id: calling.account.service_account_id.clone(),
+            own_audiences: Some(WordSet { words: words(&[own]) }),
+            ..Default::default()
+        };
+        server.service_accounts().update_service_account(authorized(&registrar.token, request)).await?;
+    }
+    let to_ledger = orders.exchange(&server, asked()).await?.access_token;
+    assert_eq!(refusal(billing.try_exchange(&server, asked()).await), denied(), "it was for orders");
+    let stolen = billing.try_exchange(&server, exchanging(&to_ledger, "ledger", &["read"])).await;
+    assert_eq!(refusal(stolen), denied(), "it is for the ledger, and was issued to orders");
+    // What was issued to it is its own to narrow.
+    orders.exchange(&server, exchanging(&to_ledger, "ledger", &[])).await?;
+    billing.exchange(&server, exchanging(&billing.token, "ledger", &[])).await?;
+    let events = server.events(&server.admin().await?, "exchange_token").await?;
+    assert_eq!(events.len(), 2, "{events:#?}");
+    assert!(events.iter().all(|event| event.actor_id == billing.account.client_id));
     server.stop().await
 }
 

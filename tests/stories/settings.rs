@@ -63,6 +63,8 @@ async fn a_wrong_value_in_the_file_is_named_with_the_file() -> Outcome {
     refuse_file("[server]\nreflection = \"perhaps\"\n", &["server.reflection"]).await?;
     refuse_file("[accounts]\nsignup = \"ajar\"\n", &["accounts.signup", "ajar"]).await?;
     refuse_file("[sessions]\nper_user = -1\n", &["sessions.per_user"]).await?;
+    refuse_file("[server]\nwatch = \"nobody\"\n", &["server.watch", "nobody"]).await?;
+    refuse_file("[tokens]\nintrospection = \"users\"\n", &["tokens.introspection", "users"]).await?;
     refuse_file("[sessions]\non_address_change = \"shrug\"\n", &["sessions.on_address_change", "shrug"])
         .await?;
     refuse_file("[sessions]\naddress_prefix_v4 = 33\n", &["sessions.address_prefix_v4", "1 to 32"]).await?;

@@ -3,13 +3,16 @@
 use std::error::Error;
 
 use futures_util::future::join_all;
-use tessera::proto::{GetJwksRequest, ListSessionsRequest, RefreshRequest, VerifyTokenRequest};
+use tessera::proto::{
+    CreateAudienceRequest, GetJwksRequest, ListSessionsRequest, LoginRequest, RefreshRequest,
+    VerifyTokenRequest,
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::support::{
     Home, Kind, Outcome, PASSWORD, Person, Server, authorized, login_as, query_postgres, reason,
-    refresh_with, stories,
+    refresh_with, stories, words,
 };
 
 stories! {
@@ -27,7 +30,18 @@ async fn refresh(server: &Server, refresh_token: &str) -> Result<String, Status>
 async fn a_refresh_is_one_statement_that_is_prepared_once() -> Outcome {
     let home = Home::new(Kind::Postgres).await?;
     let server = home.start_with("[database]\nmax_connections = 1\npoll_interval = \"1h\"\n").await?;
-    let anna = server.anna().await?;
+    server.anna().await?;
+    // Not even for what an audience has to say about it.
+    let request = CreateAudienceRequest {
+        name: "ledger".to_owned(),
+        allowed_grants: words(&["login"]),
+        token_ttl: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+        ..Default::default()
+    };
+    let admin = server.admin().await?;
+    server.audiences().create_audience(authorized(&admin.access_token, request)).await?;
+    let login = LoginRequest { audience: words(&["ledger"]), ..login_as("anna", PASSWORD, "web") };
+    let anna: Person = server.auth().login(login).await?.into_inner().into();
     server.stop().await?;
     let name = home.database_url().and_then(|url| url.rsplit('/').next()).ok_or("no database")?.to_owned();
     home.query(&format!("ALTER DATABASE {name} SET log_min_duration_statement = 0")).await?;

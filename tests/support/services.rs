@@ -4,8 +4,8 @@ use std::error::Error;
 
 use tessera::proto::{
     ClientSecret, CreateAudienceRequest, CreateCredentialRequest, CreateCredentialResponse,
-    CreateServiceAccountRequest, CreateServiceAccountResponse, IssueServiceTokenRequest,
-    IssueServiceTokenResponse, RevokeCredentialRequest, ServiceAccount, Tokens,
+    CreateServiceAccountRequest, CreateServiceAccountResponse, DisableServiceAccountRequest,
+    IssueServiceTokenRequest, IssueServiceTokenResponse, RevokeCredentialRequest, ServiceAccount, Tokens,
     create_credential_request::Kind, service_accounts_client::ServiceAccountsClient,
 };
 use tonic::{Response, Status, transport::Channel};
@@ -68,6 +68,26 @@ impl<'s> Registrar<'s> {
     ) -> Result<ServiceAccount, Box<dyn Error>> {
         let reply = self.try_create(request).await?.into_inner();
         Ok(reply.service_account.ok_or("no account")?)
+    }
+
+    /// Makes one that may also ask for tokens for Tessera's own API; gives it, and what it asks for one with.
+    pub async fn service(
+        &self,
+        mut request: CreateServiceAccountRequest,
+    ) -> Result<(ServiceAccount, IssueServiceTokenRequest), Box<dyn Error>> {
+        request.allowed_audiences.push("tessera".to_owned());
+        let account = self.create(request).await?;
+        let (secret, _) = self.secret(&account).await?;
+        let asks =
+            IssueServiceTokenRequest { audience: words(&["tessera"]), ..asks(&account.client_id, &secret) };
+        Ok((account, asks))
+    }
+
+    /// Bars one.
+    pub async fn bar(&self, account: &ServiceAccount) -> Result<(), Status> {
+        let request = DisableServiceAccountRequest { service_account_id: account.service_account_id.clone() };
+        self.server.service_accounts().disable_service_account(authorized(&self.token, request)).await?;
+        Ok(())
     }
 
     /// Tries to give an account a credential.

@@ -7,9 +7,9 @@ use tessera::{
     verifier::wire,
 };
 use tokio::time::timeout;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
-use super::{FENCE, Server};
+use super::{FENCE, Server, authorized};
 
 /// A stream, and what it has told.
 pub struct Watching {
@@ -27,7 +27,15 @@ pub struct Watching {
 impl Server {
     /// Begins to watch from this place.
     pub async fn watch_from(&self, place: (i64, String)) -> Result<Watching, Status> {
-        let request = WatchRequest { resume_revision: place.0, resume_mark: place.1 };
+        self.watch_by(Request::new(WatchRequest { resume_revision: place.0, resume_mark: place.1 })).await
+    }
+
+    /// Begins to watch with a token.
+    pub async fn watch_as(&self, token: &str) -> Result<Watching, Status> {
+        self.watch_by(authorized(token, WatchRequest::default())).await
+    }
+
+    async fn watch_by(&self, request: Request<WatchRequest>) -> Result<Watching, Status> {
         let stream = self.keys().watch(request).await?.into_inner();
         let (entries, jwks_json, place) = Default::default();
         Ok(Watching { stream, entries, jwks_json, place, snapshots: 0 })

@@ -23,6 +23,13 @@ struct Inner {
     is_bound_to_key: bool,
 }
 
+impl From<SecretString> for AccessToken {
+    /// One that is not bound to a key.
+    fn from(token: SecretString) -> Self {
+        Self(Arc::new(Inner { token, is_bound_to_key: false }))
+    }
+}
+
 impl AccessToken {
     /// The token itself, as it follows `Bearer `, or `DPoP ` where it is bound to a key.
     pub fn expose(&self) -> &str {

@@ -1,6 +1,9 @@
 //! The issuer's calls.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use prost_types::Timestamp;
 use tonic::{Code, transport::Channel};
@@ -13,7 +16,8 @@ use crate::{
         keys_client::KeysClient,
     },
     verifier::{
-        Refusal,
+        CallToken, Refusal,
+        call_token::Calls,
         channel::{in_time, patient},
         claims::check_claims,
     },
@@ -26,18 +30,22 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Issuer {
     keys: KeysClient<Channel>,
     auth: AuthClient<Channel>,
+    /// Those to it, and to its feed.
+    pub(super) calls: Calls,
 }
 
 impl Issuer {
-    pub(super) fn new(channel: &Channel) -> Self {
-        Self { keys: KeysClient::new(channel.clone()), auth: AuthClient::new(channel.clone()) }
+    pub(super) fn new(channel: &Channel, authorization: Option<Arc<dyn CallToken>>) -> Self {
+        let (keys, auth) = (KeysClient::new(channel.clone()), AuthClient::new(channel.clone()));
+        Self { keys, auth, calls: Calls::new(authorization) }
     }
 
     /// The key of this id, where there is one.
     pub(super) async fn key(&self, kid: &str) -> Result<Option<GetJwkResponse>, Denial> {
         let request = patient(PATIENCE, GetJwkRequest { kid: kid.to_owned() });
         let mut keys = self.keys.clone();
-        match in_time(PATIENCE, keys.get_jwk(request)).await {
+        let call = self.calls.make(request, |request| async move { keys.get_jwk(request).await });
+        match in_time(PATIENCE, call).await {
             Ok(found) => Ok(Some(found.into_inner())),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => {
@@ -67,7 +75,9 @@ impl Core {
             strict: true,
         };
         let mut auth = self.issuer.auth.clone();
-        let answer = match in_time(PATIENCE, auth.verify_token(patient(PATIENCE, request))).await {
+        let request = patient(PATIENCE, request);
+        let call = self.issuer.calls.make(request, |request| async move { auth.verify_token(request).await });
+        let answer = match in_time(PATIENCE, call).await {
             Ok(answer) => answer.into_inner(),
             Err(status) if status.code() == Code::InvalidArgument => return Err(Refusal::Malformed.into()),
             Err(status) => {

@@ -15,7 +15,7 @@ use crate::verifier::DecryptionKey;
 use crate::{
     clock::{Clock, SystemClock},
     domain::claims::MAX_LEEWAY_SECONDS,
-    verifier::{Expected, SharedKey, Verifier, channel::connect_lazily},
+    verifier::{CallToken, Expected, SharedKey, Verifier, channel::connect_lazily},
 };
 
 /// The issuer forgets revocations that concern nothing which is accepted within so much.
@@ -50,6 +50,7 @@ pub struct ConnectBuilder {
     on_stale: OnStale,
     first_contact: Duration,
     state_file: Option<PathBuf>,
+    authorization: Option<Arc<dyn CallToken>>,
     token_cache: usize,
     lookups_per_second: u32,
     shared_secrets: Vec<SharedKey>,
@@ -79,6 +80,7 @@ impl Verifier {
             on_stale: OnStale::default(),
             first_contact: Duration::from_secs(10),
             state_file: None,
+            authorization: None,
             token_cache: 10_000,
             lookups_per_second: 10,
             shared_secrets: Vec::new(),
@@ -136,6 +138,15 @@ impl ConnectBuilder {
     /// it is counts from the time in the file. Its folder must exist, and be writable by this process alone.
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_file = Some(path.into());
+        self
+    }
+
+    /// Sends a token along with the verifier's own calls, `Keys.Watch`, `Keys.GetJwk` and `Auth.VerifyToken`: an issuer with
+    /// `server.watch = "services"` or `tokens.introspection = "services"` wants to know which service asks. Its account's
+    /// `own_audiences` must name this verifier's audience where [`OnStale::AskIssuer`] is chosen: the issuer tells a
+    /// service nothing of tokens that are not for it.
+    pub fn authorization(mut self, source: Arc<dyn CallToken>) -> Self {
+        self.authorization = Some(source);
         self
     }
 
@@ -247,7 +258,7 @@ impl ConnectBuilder {
             max_staleness: self.max_staleness,
             on_stale: self.on_stale,
             lookups: Lookups::new(self.lookups_per_second),
-            issuer: Issuer::new(channel),
+            issuer: Issuer::new(channel, self.authorization),
             counters: super::Counters::default(),
             revisions: watch::Sender::new(0),
         }

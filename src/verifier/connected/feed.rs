@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::time::{sleep, timeout};
-use tonic::{Status, transport::Channel};
+use tonic::{Request, Status, transport::Channel};
 
 use super::{
     Core,
@@ -79,6 +79,9 @@ impl Feed {
                 Ok(never) => match never {},
                 Err(lost) => lost,
             };
+            if let Lost::Status(status) = &lost {
+                self.core.issuer.calls.note(status);
+            }
             if self.core.contact.lost(&lost) {
                 self.core.counters.disconnects.fetch_add(1, Ordering::Relaxed);
             }
@@ -97,7 +100,9 @@ impl Feed {
         let request = WatchRequest { resume_revision: revision, resume_mark: mark };
         let clock = self.core.clock.clone();
         let mut last = (clock.now(), Instant::now());
-        let stream = timeout(SILENCE, self.keys.watch(request)).await.map_err(|_| Lost::Silent)?;
+        let (core, mut keys) = (self.core.clone(), self.keys.clone());
+        let call = core.issuer.calls.make(Request::new(request), |it| async move { keys.watch(it).await });
+        let stream = timeout(SILENCE, call).await.map_err(|_| Lost::Silent)?;
         let mut stream = stream?.into_inner();
         loop {
             let message = timeout(SILENCE, stream.message()).await.map_err(|_| Lost::Silent)?;

@@ -41,7 +41,8 @@ pub enum OnStale {
     FailClosed,
     /// Go on with what is known: nobody is locked out. Where nothing was ever known, refuse.
     FailOpen,
-    /// Ask `Auth.VerifyToken` about each one: good where the feed is lost and the issuer is not.
+    /// Ask `Auth.VerifyToken` about each one: good where the feed is lost and the issuer is not. One with
+    /// `tokens.introspection = "services"` answers only where [`ConnectBuilder::authorization`] is given.
     AskIssuer,
 }
 

@@ -10,7 +10,10 @@ use super::{
     issuer::{Exchange, Issue},
     slot::Kept,
 };
-use crate::verifier::attach::{AccessToken, Bearer, TokenLayer, WithToken};
+use crate::verifier::{
+    CallToken, CallTokenFuture,
+    attach::{AccessToken, Bearer, TokenLayer, WithToken},
+};
 
 /// A service's tokens for certain audiences and scopes: its own ones, or those with which it acts for somebody. Cheap to
 /// clone.
@@ -64,6 +67,21 @@ impl Bearer for ServiceTokens {
             Way::Own(kept) => kept.replace_beside(refused),
             Way::ActingFor(kept) => kept.replace_beside(refused),
         }
+    }
+}
+
+/// Those for the audience `tessera` are what a verifier calls its issuer with.
+impl CallToken for ServiceTokens {
+    fn token(&self, refused: Option<AccessToken>) -> CallTokenFuture<'_> {
+        Box::pin(async move {
+            match refused {
+                Some(refused) => match &self.0 {
+                    Way::Own(kept) => Ok(kept.replace(refused).await?),
+                    Way::ActingFor(kept) => Ok(kept.replace(refused).await?),
+                },
+                None => self.bearer().await,
+            }
+        })
     }
 }
 
