@@ -247,7 +247,6 @@ fn is_open(app: &App, what: Open) -> bool {
         Open::Watch => app.settings.is_watch_for_services,
     }
 }
-}
 
 fn origin(app: &App, request: &Request) -> Origin {
     let address =

@@ -18,8 +18,8 @@
 mod attach;
 mod bound;
 pub(crate) mod budget;
-mod certificate;
 mod call_token;
+mod certificate;
 mod channel;
 mod checked;
 mod checking;
@@ -49,8 +49,8 @@ use quick_cache::sync::Cache;
 
 pub use attach::{AccessToken, TokenLayer, WithToken};
 pub use bound::Shown;
-pub use certificate::{ClientCertificate, certificate_thumbprint};
 pub use call_token::{CallToken, CallTokenFuture};
+pub use certificate::{ClientCertificate, certificate_thumbprint};
 use checked::CheckedTokens;
 pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale, Standing, StartError};
 #[cfg(feature = "encryption")]
