@@ -16,7 +16,6 @@ use crate::{
     domain::{
         InvalidField,
         certificate::Named,
-        claims::MAX_ACCESS_TTL_SECONDS,
         service_account::{self, Allowed, Credential, Federated, Grant, Proof, ServiceAccount},
         text,
         trusted_issuer::KeySource,
