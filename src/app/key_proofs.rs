@@ -8,6 +8,9 @@ use crate::{
     verifier::{BadOrigin, KeyProof, KeyProofs, ProofFor},
 };
 
+/// Used proofs that are remembered, some 70 bytes each: 1,100 a second.
+const REMEMBERED: usize = 100_000;
+
 /// What proofs of keys must be.
 #[derive(Debug, Clone)]
 pub struct KeyProofSettings {
@@ -24,7 +27,7 @@ impl KeyProofSettings {
     }
 
     fn proofs(&self) -> Result<KeyProofs, BadOrigin> {
-        KeyProofs::default().only_at(&self.origins)
+        KeyProofs::default().with_memory(REMEMBERED).only_at(&self.origins)
     }
 }
 
