@@ -81,11 +81,10 @@ pub struct ServiceCaller {
 }
 
 impl ServiceCaller {
-    /// One that acts for nobody else.
-    pub(super) fn new(claims: Claims) -> Result<Self, Error> {
-        let service = claims.service.as_ref().filter(|_| claims.act.is_none());
-        let tenant_id = service.ok_or(Error::TokenInvalid("is not a service's own"))?.tenant_id;
-        Ok(Self { account_id: claims.sub, tenant_id, claims: Arc::new(claims) })
+    /// One that acts for nobody else; `None` where the token is not a service's own.
+    pub(super) fn new(claims: Claims) -> Option<Self> {
+        let service = claims.service.as_ref().filter(|_| claims.act.is_none())?;
+        Some(Self { account_id: claims.sub, tenant_id: service.tenant_id, claims: Arc::new(claims) })
     }
 
     /// The thumbprint of the certificate that its token is bound to, and which it has shown.

@@ -249,9 +249,9 @@ impl App {
         Caller::new(self.check_own(token, shown).await?, self.default_tenant_id)
     }
 
-    /// Which service calls with this token, and shows this beside it.
-    pub async fn authenticate_service(&self, token: &str, shown: &Shown) -> Result<ServiceCaller, Error> {
-        ServiceCaller::new(self.check_own(token, shown).await?)
+    /// Which service calls with this token, and shows this beside it; `None` where the token is good, and somebody else's.
+    pub async fn calling_service(&self, token: &str, shown: &Shown) -> Result<Option<ServiceCaller>, Error> {
+        Ok(ServiceCaller::new(self.check_own(token, shown).await?))
     }
 
     async fn check_own(&self, token: &str, shown: &Shown) -> Result<Claims, Error> {
