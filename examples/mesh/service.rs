@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tessera::verifier::{ConnectedVerifier, Guard, Requirement, Verifier, bearer};
+use tessera::verifier::{ConnectedVerifier, Guard, Requirement, Verifier, credentials};
 use tokio::net::TcpListener;
 use tonic::{
     Request, Status,
@@ -45,7 +45,7 @@ pub async fn serve(
 
 /// The token that a service was called with, to act with it.
 pub fn token_of<T>(request: &Request<T>) -> Result<String, Status> {
-    Ok(bearer(request.metadata().as_ref())?.to_owned())
+    Ok(credentials(request.metadata().as_ref())?.1.to_owned())
 }
 
 /// Remembers what each service was called with, for this example to show. A real one keeps no token.

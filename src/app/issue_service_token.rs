@@ -55,12 +55,12 @@ async fn attempt(app: &Arc<App>, asked: IssueServiceToken, origin: &Origin) -> R
             refusal => refusal,
         });
     }
-    if let Some(proof) = &asked.key {
-        app.take_key_proof(proof)?;
-    }
     let account = &service.account;
     match permit(app, account, &asked) {
         Ok(audience) => {
+            if let Some(proof) = &asked.key {
+                app.take_key_proof(proof)?;
+            }
             let key = asked.key.as_deref().map(KeyProof::key);
             let cnf = Confirmation::of(key, asked.proof.certificate());
             app.issue_to_service(account, audience, asked.scope, cnf, app.now())

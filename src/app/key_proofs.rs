@@ -8,7 +8,7 @@ use crate::{
     verifier::{BadOrigin, KeyProof, KeyProofs, ProofFor},
 };
 
-/// Used proofs that are remembered, some 70 bytes each: 1,100 a second.
+/// Used proofs that are remembered, some 100 bytes each, for one to two minutes: 800 a second.
 const REMEMBERED: usize = 100_000;
 
 /// What proofs of keys must be.

@@ -92,8 +92,9 @@ async fn begin(
     let Credentials { user, password_hash } = credentials;
     let now = app.now();
     let prepared = match app.prepare_session(&user, wishes, &event.origin, now) {
-        Err(refusal @ Error::InsufficientScope) => return Err(app.record_refusal(event, refusal).await),
-        prepared => prepared?,
+        // Whoever has guessed the password leaves a trace, whatever else was wrong.
+        Err(refusal) => return Err(app.record_refusal(event, refusal).await),
+        Ok(prepared) => prepared,
     };
     let begun = app.change(now, async move |conn| {
         let user = users::admit(conn, user.id, &password_hash, &new_hash).await?.ok_or(Error::Conflict)?;

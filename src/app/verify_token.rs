@@ -114,13 +114,13 @@ async fn is_alive(app: &App, claims: &Claims) -> Result<bool, Error> {
             return Ok(false);
         }
         for (actor, version) in &actors {
-            if !is_service_alive(conn, *actor, *version).await? {
+            if !is_service_alive(conn, *actor, *version, None).await? {
                 return Ok(false);
             }
         }
         match session_id {
-            Some(session_id) => is_user_alive(conn, subject, session_id, version, now).await,
-            None => is_service_alive(conn, subject, version).await,
+            Some(session_id) => is_user_alive(conn, (subject, tenant_id), session_id, version, now).await,
+            None => is_service_alive(conn, subject, version, Some(tenant_id)).await,
         }
     });
     Ok(alive.await?)
@@ -128,18 +128,26 @@ async fn is_alive(app: &App, claims: &Claims) -> Result<bool, Error> {
 
 async fn is_user_alive(
     conn: &mut Conn,
-    user_id: Uuid,
+    (user_id, tenant_id): (Uuid, Uuid),
     session_id: Uuid,
     version: i64,
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
     let session = sessions::find(conn, session_id).await?;
     let is_live = session.is_some_and(|session| session.state(now) == State::Active);
-    let user = users::find(conn, user_id).await?;
+    // With an audience's shared secret, the audience itself can write any tenant into a token.
+    let user = users::find(conn, user_id).await?.filter(|user| user.tenant_id == tenant_id);
     Ok(is_live && user.is_some_and(|user| user.disable_time.is_none() && version >= user.token_version))
 }
 
-async fn is_service_alive(conn: &mut Conn, id: Uuid, version: i64) -> Result<bool, StoreError> {
+/// `tenant_id`, where it must be of that one: who acts may be of another than its subject.
+async fn is_service_alive(
+    conn: &mut Conn,
+    id: Uuid,
+    version: i64,
+    tenant_id: Option<Uuid>,
+) -> Result<bool, StoreError> {
     let account = service_accounts::find(conn, id).await?.and_then(|found| found.account.ok());
+    let account = account.filter(|it| tenant_id.is_none_or(|tenant_id| it.tenant_id == tenant_id));
     Ok(account.is_some_and(|it| it.disable_time.is_none() && version >= it.token_version))
 }

@@ -53,9 +53,14 @@ impl CertificateHeader {
     }
 }
 
-/// Each proxy on the way appends an element: the last one is the nearest proxy's own word.
+/// Of one element alone: each proxy on the way may append one, and in names that a certificate brings along Envoy quotes no
+/// comma, so that whoever can choose such a name would write an element.
 fn of_envoy(value: &str) -> Option<Vec<u8>> {
-    let element = split(value, ',').last()?;
+    let mut elements = split(value, ',');
+    let element = elements.next()?;
+    if elements.next().is_some() {
+        return None;
+    }
     let mut told = split(element, ';')
         .filter_map(|pair| pair.split_once('='))
         .filter(|(name, _)| name.trim().eq_ignore_ascii_case("cert"));
@@ -94,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn envoys_last_element_is_the_nearest_proxys() {
+    fn envoys_one_element_is_the_nearest_proxys() {
         let good = Some(vec![1, 2, 3]);
         let other = PEM.replace("AQID", "BAUG");
         let hash = "Hash=468ed33be74eee6556d90c0149c1309e9ba61d6425303443c0748a02dd8de688";
@@ -106,11 +111,13 @@ mod tests {
             )),
             good
         );
-        assert_eq!(envoy(&format!("{hash};Cert=\"{other}\",{hash};Cert=\"{PEM}\"")), good);
         for bad in [
             String::new(),
             hash.to_owned(),
             format!("Cert=\"{PEM}\",{hash}"),
+            format!("{hash};Cert=\"{other}\",{hash};Cert=\"{PEM}\""),
+            format!("Cert=\"{other}\";URI=spiffe://x,Cert={PEM}"),
+            format!("URI=spiffe://x,Cert={PEM}"),
             format!("Cert=\"{PEM}\","),
             format!("Cert=\"{PEM}\";Cert=\"{other}\""),
             format!("Cert=\"{PEM}{other}\""),

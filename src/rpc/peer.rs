@@ -35,8 +35,8 @@ impl Peer {
     }
 }
 
-/// The certificate of whoever calls, if it is good now: its connection's, or what a proxy tells that is trusted. The proxy's
-/// own is never that of those for whom it calls.
+/// The certificate of whoever calls, if it is good now: its connection's, or what a proxy tells that is trusted. A proxy's
+/// own counts for nothing: not every proxy says that it calls for somebody.
 pub(super) fn certificate(
     app: &App,
     extensions: &Extensions,
@@ -44,10 +44,9 @@ pub(super) fn certificate(
 ) -> Option<Arc<Certificate>> {
     let peer = extensions.get::<Peer>()?;
     let is_proxy = || app.settings.trusted_proxies.trusts(peer.address.ip());
-    let is_passed_on = || headers.contains_key("x-forwarded-for") || headers.contains_key("forwarded");
     let certificate = match &app.settings.certificate_header {
         Some(header) if is_proxy() => told(header, headers),
-        None if peer.certificate.is_some() && is_passed_on() && is_proxy() => None,
+        None if peer.certificate.is_some() && is_proxy() => None,
         _ => peer.certificate.clone(),
     }?;
     if certificate.is_good(app.now()) {

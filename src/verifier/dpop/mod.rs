@@ -43,8 +43,8 @@ impl Default for KeyProofs {
 }
 
 impl KeyProofs {
-    /// Used proofs that are remembered until they are too old, at about 80 bytes each. Further ones are refused until then:
-    /// to forget one earlier would let it be used again.
+    /// Used proofs that are remembered until they are too old, at about 100 bytes each. Further ones are refused until then:
+    /// to forget one earlier would let it be used again. Of one key there may be a twentieth of them.
     pub const REMEMBERS_AT_MOST: usize = 500_000;
 
     /// Remembers up to so many, instead of [`Self::REMEMBERS_AT_MOST`].
@@ -84,7 +84,11 @@ impl KeyProofs {
     /// # Errors
     /// If it came with an earlier call, or if no more can be remembered.
     pub fn take(&self, proof: &KeyProof, now: DateTime<Utc>) -> Result<(), NotTaken> {
-        if proof.is_taken_now() { self.spent.take(proof.id(), proof.end(), now.timestamp()) } else { Ok(()) }
+        if !proof.is_taken() {
+            self.spent.take(proof.key(), proof.id(), proof.end(), now.timestamp())?;
+            proof.set_taken();
+        }
+        Ok(())
     }
 
     /// How many are remembered, once those are forgotten that are too old now.

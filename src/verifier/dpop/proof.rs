@@ -137,9 +137,13 @@ impl KeyProof {
         self.end
     }
 
-    /// Whether this is the first time that its call uses it.
-    pub(super) fn is_taken_now(&self) -> bool {
-        !self.is_taken.swap(true, Ordering::Relaxed)
+    /// Whether its call has used it.
+    pub(super) fn is_taken(&self) -> bool {
+        self.is_taken.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_taken(&self) {
+        self.is_taken.store(true, Ordering::Relaxed);
     }
 }
 

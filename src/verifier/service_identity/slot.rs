@@ -169,11 +169,12 @@ impl<O: Obtain> Kept<O> {
                 _ => self.obtain(&mut flight, &why).await,
             },
         };
-        // Neither the service nor the issuer wants it any more.
-        if let (Err(error), Why::Refused(refused)) = (&outcome, &why)
-            && error.is_refusal()
-        {
-            self.slot.forget(refused);
+        match (&outcome, &why) {
+            // What it stands for has ended, whoever has noticed.
+            (Err(IdentityError::SubjectRefused(_)), _) => self.slot.hold(None),
+            // Neither the service nor the issuer wants it any more.
+            (Err(error), Why::Refused(refused)) if error.is_refusal() => self.slot.forget(refused),
+            _ => {}
         }
         outcome
     }

@@ -160,7 +160,8 @@ impl Source {
         {
             return Ok(refused);
         }
-        match self.obtain(&mut flight).await {
+        let obtained = self.obtain(&mut flight).await.and_then(|tokens| self.bound(&mut flight, tokens));
+        match obtained {
             Ok(tokens) => Ok(self.hold(&mut flight, tokens)),
             Err(error) => {
                 tracing::warn!(%error, "has no new token");
@@ -173,6 +174,15 @@ impl Source {
                 Err(error)
             }
         }
+    }
+
+    /// Refuses what is good in anybody's hands, where it was to be bound to a key. The session goes on.
+    fn bound(&self, flight: &mut Flight, tokens: Tokens) -> Result<Tokens, TokenError> {
+        if self.prover.is_none() || tokens.token_type.eq_ignore_ascii_case("dpop") {
+            return Ok(tokens);
+        }
+        flight.refresh_token = Some(tokens.refresh_token.into());
+        Err(TokenError::Refused("its tokens are not bound to the key".to_owned()))
     }
 
     fn hold(&self, flight: &mut Flight, tokens: Tokens) -> AccessToken {

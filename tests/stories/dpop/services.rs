@@ -256,7 +256,7 @@ async fn a_guarded_service_can_demand_a_key(home: Home) -> Outcome {
     // None is forgotten to make room: beyond what can be remembered nobody is let in.
     let full = (Code::ResourceExhausted, "OVERLOADED".to_owned());
     let passed = answers.iter().filter(|answer| **answer == passes()).count();
-    assert!((1..=16).contains(&passed), "{passed}");
+    assert_eq!(passed, 1);
     assert_eq!(answers.iter().filter(|answer| **answer == full).count(), 100 - passed);
     server.stop().await
 }
