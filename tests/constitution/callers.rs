@@ -25,7 +25,7 @@ timed_stories! { every_caller_gets_the_answer_that_is_expected }
 enum Door {
     /// Everybody.
     Open,
-    /// Services as below, and everybody who brings no token.
+    /// Everybody, but for who brings a bad token.
     ServiceOrOpen,
     /// Who is signed in, also with a password that must change.
     SignedIn,
@@ -133,7 +133,6 @@ fn expected(who: Who, door: Door) -> Option<(Code, &'static str)> {
         return None;
     }
     let unauthenticated = |reason| Some((Code::Unauthenticated, reason));
-    let is_for_services = matches!(door, Door::Service | Door::ServiceOrOpen);
     match who {
         Who::Nobody if door == Door::ServiceOrOpen => None,
         Who::Nobody => unauthenticated("TOKEN_MISSING"),
@@ -141,9 +140,11 @@ fn expected(who: Who, door: Door) -> Option<(Code, &'static str)> {
         Who::Expired => unauthenticated("TOKEN_EXPIRED"),
         Who::Revoked => unauthenticated("TOKEN_REVOKED"),
         Who::ForAnotherService => unauthenticated("TOKEN_INVALID"),
-        Who::Service if is_for_services => None,
+        Who::Service if door == Door::Service => None,
+        // Where nobody has to say who it is, a person's token is as good as none.
+        _ if door == Door::ServiceOrOpen => None,
         // A user is no service, and a service no user.
-        _ if (who == Who::Service) != is_for_services => unauthenticated("TOKEN_INVALID"),
+        _ if (who == Who::Service) != (door == Door::Service) => unauthenticated("TOKEN_INVALID"),
         Who::MustChangePassword if door == Door::SignedIn => None,
         Who::MustChangePassword => Some((Code::PermissionDenied, "PASSWORD_CHANGE_REQUIRED")),
         Who::User | Who::OtherTenantsUser if door > Door::User => {
