@@ -90,9 +90,6 @@ impl App {
         origin: &Origin,
         now: DateTime<Utc>,
     ) -> Result<Prepared, Error> {
-        if let Some(proof) = &wishes.key {
-            self.take_key_proof(proof)?;
-        }
         let registry = self.registry();
         registry.check_tenant(user.tenant_id)?;
         registry.check_audiences(&wishes.audience)?;
@@ -108,6 +105,9 @@ impl App {
             registry.only_audience(&wishes.audience).filter(|_| !user.password_change_required)
         {
             keys.check(now)?;
+        }
+        if let Some(proof) = &wishes.key {
+            self.take_key_proof(proof)?;
         }
         let limits = self.session_rules(user.tenant_id).limits;
         let key = self.key_source(self.session_algorithm(user.tenant_id))?;

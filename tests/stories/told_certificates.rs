@@ -142,8 +142,8 @@ async fn nobody_else_is_believed(home: Home) -> Outcome {
 /// Whoever may write one into a header brings nothing down with it.
 #[tokio::test]
 async fn a_damaged_certificate_is_none_or_another_one() -> Outcome {
-    let leaf =
-        Authority::new().await?.client("orders", &format!("URI:{ORDERS_URI}, DNS:a.example"), 1).await?;
+    let authority = Authority::new().await?;
+    let leaf = authority.client("orders", &format!("URI:{ORDERS_URI}, DNS:a.example"), 1).await?;
     let der = leaf.der()?;
     let read = |der: &[u8]| Certificate::read(der, String::new());
     let whole = read(&der).ok_or("it can be read")?;

@@ -13,7 +13,7 @@ use super::NotTaken;
 
 /// Parts that lock by themselves. What one key proved is in one of them.
 const PARTS: usize = 16;
-/// The share of one key: whoever has one can't shut out all others.
+/// The share of one key: a client that calls too often shuts out itself first. Whoever makes many keys still can all others.
 const SHARE: usize = 20;
 
 type Id = [u8; 16];

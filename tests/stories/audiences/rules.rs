@@ -238,7 +238,7 @@ async fn a_grant_of_a_newer_release_allows_nothing_here(home: Home) -> Outcome {
 
 /// As after an upgrade: the step of the schema is taken with rows that are there.
 async fn rows_of_the_release_before_allow_everything(home: Home) -> Outcome {
-    const STEP: &str = "2026-11-26-000006_audience_rules";
+    const STEP: &str = "2026-11-26-000005_audience_rules";
     let server = home.start().await?;
     server.anna().await?;
     let (hands, registrar) = (Hands::of(&server).await?, Registrar::of(&server).await?);
@@ -250,7 +250,7 @@ async fn rows_of_the_release_before_allow_everything(home: Home) -> Outcome {
     for statement in fs::read_to_string(down.join("down.sql"))?.split_inclusive(";\n") {
         home.query(statement).await?;
     }
-    home.query("DELETE FROM __diesel_schema_migrations WHERE version = '20261126000006'").await?;
+    home.query("DELETE FROM __diesel_schema_migrations WHERE version = '20261126000005'").await?;
 
     let server = home.start().await?;
     let ledger = Hands::of(&server).await?.get("ledger").await?;

@@ -156,6 +156,9 @@ async fn a_proof_is_good_once(home: Home) -> Outcome {
     let login = || with_proofs::<LoginRequest>(&[&proof], anna());
     let tokens = server.auth().login(login()).await?.into_inner().tokens.ok_or("no tokens")?;
     assert_eq!(refusal(server.auth().login(login()).await), invalid_proof());
+    // The password was right, and whoever guessed it has left a trace.
+    let events = server.events(&server.admin().await?, "login").await?;
+    assert!(events.iter().any(|event| event.reason == "INVALID_DPOP_PROOF" && !event.actor_id.is_empty()));
 
     let token = tokens.access_token.as_str();
     let proof = holder.proof(LIST, home.now(), Some(token))?;
