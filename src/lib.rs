@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`proto`] | the generated contract |
 //! | [`domain`] | what users, sessions, keys and claims are: values and transitions, no I/O |
-//! | [`verifier`] | what other services import: token check, trust state and its feed, guard, token source |
+//! | [`verifier`] | what other services import: token check, trust state and its feed, guard, token source, service identity |
 //! | [`clock`] | the one place that reads the wall clock |
 //! | [`crypto`] | secret bytes: randomness, hashing, keys, signing, sealing |
 //! | [`fetch`] | small documents over HTTP: the keys of other issuers |

@@ -12,7 +12,7 @@ use tessera::{
         Tokens, auth_client::AuthClient, create_credential_request::Kind, credential,
         mtls::Certificate as Which,
     },
-    verifier::{Guard, Requirement, Verifier},
+    verifier::{Credential, Guard, IdentityError, Requirement, ServiceIdentity, Verifier},
 };
 use tokio::process::Command;
 use tonic::{
@@ -32,6 +32,7 @@ stories! {
     a_certificate_that_nobody_vouches_for_does_not_get_in,
     a_bound_token_is_good_over_its_certificate_alone,
     a_proxys_own_certificate_is_not_its_callers,
+    an_identity_proves_itself_by_its_connection,
 }
 timed_stories! {
     a_certificate_that_ends_proves_nothing_more_on_its_connection,
@@ -352,6 +353,30 @@ async fn a_proxys_own_certificate_is_not_its_callers(home: Home) -> Outcome {
     let server = shop.start(&home, more).await?;
     let proxy = shop.auth(&server, Some(&shop.orders))?;
     assert_eq!(refusal(proxy.clone().issue_service_token(bare(&account.client_id)).await), wrong());
+    server.stop().await
+}
+
+async fn an_identity_proves_itself_by_its_connection(home: Home) -> Outcome {
+    let shop = Shop::new(&home).await?;
+    let server = shop.start(&home, "").await?;
+    let account = exchanger(&Registrar::of(&server).await?).await?;
+    let identity = |shown: Option<&Leaf>| {
+        let over = shop.channel(&server, shown)?;
+        let identity = ServiceIdentity::over(over, &account.client_id, Credential::connection()).build()?;
+        Ok::<_, Box<dyn Error>>(identity)
+    };
+    let cnf = json!({"x5t#S256": shop.authority.thumbprint(&shop.orders).await?});
+    let orders = identity(Some(&shop.orders))?;
+    let own = orders.token(&["ledger"], &[]).await?;
+    assert_eq!(parts_of(own.expose())?.1["cnf"], cnf);
+    server.anna().await?;
+    let subject = audience_token(&server, "anna", &["orders"], &[]).await?;
+    let acting = orders.exchange(&subject, &["ledger"], &[]).await?;
+    assert_eq!(parts_of(acting.expose())?.1["cnf"], cnf);
+    for shown in [None, Some(&shop.billing)] {
+        let refused = identity(shown)?.token(&["ledger"], &[]).await.err();
+        assert_eq!(refused, Some(IdentityError::Refused("INVALID_CREDENTIALS".to_owned())));
+    }
     server.stop().await
 }
 
