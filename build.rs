@@ -5,7 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 
 /// Messages with a secret in them: `src/proto.rs` writes their `Debug` by hand.
-const SILENT: [&str; 14] = [
+const SILENT: [&str; 17] = [
     ".tessera.v1.Tokens",
     ".tessera.v1.SignUpRequest",
     ".tessera.v1.LoginRequest",
@@ -21,6 +21,10 @@ const SILENT: [&str; 14] = [
     ".tessera.v1.IssueServiceTokenRequest",
     ".tessera.v1.ExchangeTokenRequest",
     ".tessera.v1.CreateCredentialResponse",
+    ".tessera.v1.RevokeTokenRequest",
+    // As with audiences.
+    ".tessera.v1.CreateCredentialRequest",
+    ".tessera.v1.PrivateKeyJwt",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -39,4 +39,7 @@ silent_debug! {
     IssueServiceTokenRequest { client_id, audience, scope }
     ExchangeTokenRequest { subject_token_type, audience, scope }
     CreateCredentialResponse { credential }
+    RevokeTokenRequest { jti }
+    CreateCredentialRequest { service_account_id, expire_time }
+    PrivateKeyJwt { jwks_uri }
 }

@@ -167,6 +167,7 @@ impl Person {
             }),
             service: None,
             act: None,
+            via: Vec::new(),
             cnf: None,
         };
         Ok(self.key.sign_jwt(ACCESS_TOKEN_TYPE, Some(endorsement), &claims)?)

@@ -180,11 +180,14 @@ async fn make_user(tessera: &Tessera, admin: &str, username: &str, roles: &[&str
     Ok(())
 }
 
-/// An account that may act, at this one audience and no other, for those who call it.
+/// An account that may act, at this one audience and no other, for those who call it, with what scopes that has.
 async fn make_service(tessera: &Tessera, admin: &str, name: &str, calls: &str) -> Outcome<String> {
+    let (_, scopes) =
+        AUDIENCES.into_iter().find(|(audience, _)| *audience == calls).ok_or("no such audience")?;
     let account = CreateServiceAccountRequest {
         tenant: TENANT.to_owned(),
         name: name.to_owned(),
+        allowed_scopes: words(scopes),
         allowed_audiences: words(&["tessera", calls]),
         allowed_grants: words(&["client_credentials", "token_exchange"]),
         ..Default::default()

@@ -51,15 +51,26 @@ async fn attempt(
     // Its token was good a moment ago; what it may do is what its account says now.
     let service = app.service(caller.account_id).await?.ok_or(Error::TokenRevoked)?;
     match exchange(app, caller, &service, asked).await {
-        Err(refusal @ (Error::InsufficientScope | Error::AccountDisabled | Error::TenantSuspended)) => {
-            Err(record(app, &service, origin, refusal).await)
-        }
+        Err(refusal) if is_told(&refusal) => Err(record(app, &service, origin, refusal).await),
         outcome => outcome,
     }
 }
 
+/// Whether a refusal is told to the trail: not where the request can't be read, or this server is to blame.
+fn is_told(refusal: &Error) -> bool {
+    matches!(
+        refusal,
+        Error::InsufficientScope
+            | Error::AccountDisabled
+            | Error::TenantSuspended
+            | Error::TokenInvalid(_)
+            | Error::TokenExpired
+            | Error::TokenRevoked
+    )
+}
+
 async fn record(app: &App, service: &Service, origin: &Origin, refusal: Error) -> Error {
-    if !service.recorded.take() {
+    if !service.recorded.refused.take() {
         return refusal;
     }
     let account = &service.account;
@@ -75,23 +86,29 @@ async fn exchange(
     app: &App,
     caller: &ServiceCaller,
     service: &Service,
-    asked: ExchangeToken,
+    mut asked: ExchangeToken,
 ) -> Result<ServiceToken, Error> {
     let account = &service.account;
     if account.disable_time.is_some() {
         return Err(Error::AccountDisabled);
     }
-    if asked.audience.is_empty() {
-        return Err(InvalidField::new("audience", "is empty").into());
-    }
     let is_delegated = check_actor(app, account, asked.actor_token.as_deref()).await?;
     let subject = app.check(&asked.subject_token, &[], None).await?;
+    if asked.audience.is_empty() {
+        asked.audience = audience_of(&subject)?;
+    }
     permit(app, account, &subject, &asked, is_delegated)?;
     // Whoever has to show something with its own token has to show it with this one. A key it has shown with this call.
     let cnf = Confirmation::of(asked.key.as_deref(), caller.certificate());
     let claims = acting(app, account, subject, asked, is_delegated, app.now())?;
     let claims = Claims { cnf, ..claims };
     app.sign_for_service(account, claims, app.now())
+}
+
+/// The audience of a token that only gets fewer scopes. At Tessera's own API nobody acts for another one.
+fn audience_of(subject: &Claims) -> Result<Vec<String>, InvalidField> {
+    let audience: Vec<String> = subject.aud.iter().filter(|name| *name != OWN_AUDIENCE).cloned().collect();
+    if audience.is_empty() { Err(InvalidField::new("audience", "is empty")) } else { Ok(audience) }
 }
 
 /// Whether the caller is to stand in the token.
@@ -122,17 +139,22 @@ fn permit(
     let is_elsewhere = !asked.audience.iter().any(|audience| audience == OWN_AUDIENCE);
     // Good for changing the password, and for nothing else anywhere.
     let is_whole = !subject.has_scope(PASSWORD_CHANGE_SCOPE);
-    // Where it is not said what is meant for it, it is trusted with whatever it was handed.
-    let is_its_own = account.own_audiences.is_empty() || account.owns(subject);
+    // Where it is not said what is meant for it, it is trusted with whatever it was handed: but what is bound is of use to
+    // those alone whom its holder calls.
+    let is_free = account.own_audiences.is_empty() && subject.cnf.is_none();
+    let is_its_own = is_free || account.owns(subject);
+    // That is no more than a token for itself.
+    let is_for_itself = subject.sub == account.id && subject.hands().next().is_none();
     let is_allowed = is_of_tenant
         && is_its_own
         && is_whole
         && is_elsewhere
-        && account.allowed.allows(grant, &asked.audience, &[])
+        && account.allowed.allows(grant, &asked.audience, &scopes)
         && registry.allow(&asked.audience, Way::Service(grant))
+        && (!is_for_itself || registry.allow(&asked.audience, Way::Service(Grant::ClientCredentials)))
         && scopes.iter().all(|scope| subject.has_scope(scope))
         && registry.have_scopes(&asked.audience, &scopes)
-        && subject.actors().count() < LONGEST_CHAIN;
+        && subject.hands().count() < LONGEST_CHAIN;
     if is_allowed { Ok(()) } else { Err(Error::InsufficientScope) }
 }
 
@@ -153,12 +175,13 @@ fn acting(
         user.email = user.email.take().filter(|_| has("email"));
         user.preferred_username = user.preferred_username.take().filter(|_| has("profile"));
     }
-    let act = if is_delegated {
-        let actor = Actor { sub: account.id, ver: account.token_version, act: subject.act };
-        Some(Box::new(actor))
+    let (mut act, mut via) = (subject.act, subject.via);
+    let actor = Actor { sub: account.id, ver: account.token_version, act: None };
+    if is_delegated {
+        act = Some(Box::new(Actor { act, ..actor }));
     } else {
-        subject.act
-    };
+        via.push(actor);
+    }
     let id: Uuid = app.rng.random_id()?;
     Ok(Claims {
         iss: subject.iss,
@@ -173,6 +196,7 @@ fn acting(
         user,
         service: subject.service,
         act,
+        via,
         // The subject's own key stays with the subject.
         cnf: None,
     })

@@ -48,7 +48,7 @@ async fn attempt(app: &Arc<App>, asked: IssueServiceToken, origin: &Origin) -> R
     if let Err(refusal) = app.prove(&service, &asked.proof).await {
         return Err(match refusal {
             // A client id is no secret: whoever knows one could fill the trail. The metrics count every refusal.
-            Error::InvalidCredentials if service.recorded.take() => {
+            Error::InvalidCredentials if service.recorded.guessed.take() => {
                 // Nobody is known to have acted.
                 record(app, &service.account, None, origin, refusal).await
             }
@@ -65,7 +65,10 @@ async fn attempt(app: &Arc<App>, asked: IssueServiceToken, origin: &Origin) -> R
             let cnf = Confirmation::of(key, asked.proof.certificate());
             app.issue_to_service(account, audience, asked.scope, cnf, app.now())
         }
-        Err(refusal) => Err(record(app, account, Some(account.id), origin, refusal).await),
+        Err(refusal) if service.recorded.refused.take() => {
+            Err(record(app, account, Some(account.id), origin, refusal).await)
+        }
+        Err(refusal) => Err(refusal),
     }
 }
 

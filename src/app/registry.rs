@@ -15,7 +15,7 @@ use crate::{
         InvalidField,
         algorithm::Algorithm,
         audience::{Way, Ways},
-        claims::OWN_AUDIENCE,
+        claims::{OWN_AUDIENCE, PERSON_SCOPES},
         session_rules::SessionRules,
         tenant::{Tenant, TenantSigning},
         trusted_issuer,
@@ -101,10 +101,11 @@ impl Registry {
         }
     }
 
-    /// Whether there are these scopes at each of the audiences, as far as it has said.
+    /// Whether there are these scopes at each of the audiences, as far as it has said. What a person lets be known of itself is no
+    /// audience's.
     pub(super) fn have_scopes(&self, audiences: &[String], scopes: &[&str]) -> bool {
         let mut said = self.rules_of(audiences).filter_map(|rules| rules.scopes.as_ref());
-        said.all(|its| scopes.iter().all(|scope| its.contains(*scope)))
+        said.all(|its| scopes.iter().all(|scope| PERSON_SCOPES.contains(scope) || its.contains(*scope)))
     }
 
     /// Whether a token for all these audiences may be got in this way.

@@ -39,7 +39,7 @@ const FETCHED: usize = 16 * 1024;
 /// How long a look-up may take, in which others may have to be waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Attempts of an account without proof that are recorded at once, and how soon there may be another one.
+/// Refusals of an account that are recorded at once, and how soon there may be another one.
 const MOST_RECORDED: u32 = 100;
 const RECORDED_EVERY: Duration = Duration::from_secs(10);
 
@@ -48,8 +48,23 @@ pub(super) struct Service {
     count: i64,
     pub account: ServiceAccount,
     pub credentials: Vec<Opened>,
-    /// Attempts without proof that may still be recorded.
-    pub recorded: Arc<Budget>,
+    /// What may still be recorded.
+    pub recorded: Arc<Recorded>,
+}
+
+/// Refusals that may still be recorded. Whoever knows no more than a client id uses up none of those who have proved it.
+pub(super) struct Recorded {
+    /// Attempts without proof.
+    pub guessed: Budget,
+    /// What it asked for itself.
+    pub refused: Budget,
+}
+
+impl Default for Recorded {
+    fn default() -> Self {
+        let budget = || Budget::new(MOST_RECORDED, RECORDED_EVERY);
+        Self { guessed: budget(), refused: budget() }
+    }
 }
 
 /// A credential, ready to check what is presented.
@@ -221,10 +236,7 @@ impl App {
             opened.inspect_err(|error| tracing::error!(%id, error, "can't use a credential")).ok()
         };
         let credentials = credentials.into_iter().filter_map(usable).collect();
-        let recorded = match before {
-            Some(before) => before.recorded.clone(),
-            None => Arc::new(Budget::new(MOST_RECORDED, RECORDED_EVERY)),
-        };
+        let recorded = before.map(|before| before.recorded.clone()).unwrap_or_default();
         Ok(Some(Arc::new(Service { count, account, credentials, recorded })))
     }
 }

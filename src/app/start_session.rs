@@ -96,7 +96,8 @@ impl App {
         if wishes.audience.is_empty() {
             wishes.audience.clone_from(&self.settings.default_audience);
         }
-        if !registry.allow(&wishes.audience, Way::Login) {
+        let scopes: Vec<&str> = wishes.scope.split_ascii_whitespace().collect();
+        if !registry.allow(&wishes.audience, Way::Login) || !registry.have_scopes(&wishes.audience, &scopes) {
             return Err(Error::InsufficientScope);
         }
         // Known before anything is changed, so that nobody loses a session to a login that gets no token.

@@ -88,6 +88,7 @@ impl App {
             }),
             service: None,
             act: None,
+            via: Vec::new(),
             cnf: Confirmation::of(maker.dpop_jkt.as_deref(), None),
         };
         let access_token = self.make_access_token(&claims, now, || self.sign(maker, &claims, now))?;
@@ -127,6 +128,7 @@ impl App {
             user: None,
             service: Some(ServiceClaims { ver: account.token_version, tenant_id: account.tenant_id }),
             act: None,
+            via: Vec::new(),
             cnf,
         };
         self.sign_for_service(account, claims, now)

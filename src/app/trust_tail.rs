@@ -27,11 +27,9 @@ impl App {
         let asked = Instant::now();
         let seen = self.feed.place();
         let (at, services) = (seen.revision, self.services.count());
-        let read = self.store.read(async move |conn| {
-            // Asked first: every entry up to the head is there, since revisions follow the order of commits.
-            Ok((trust_log::head(conn).await?, trust_log::at(conn, at).await?))
-        });
-        let (head, at_seen) = read.await?;
+        // Every entry up to the head is there, since revisions follow the order of commits.
+        let (head, at_seen) =
+            self.store.read(async move |conn| trust_log::head_and_at(conn, at).await).await?;
         if went_back(&seen, head.revision, at_seen.as_ref()) {
             tracing::error!(head = head.revision, seen = at, "the trust log went back; it is read anew");
             self.verifier.trust().rewind();

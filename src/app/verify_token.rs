@@ -103,7 +103,7 @@ async fn is_alive(app: &App, claims: &Claims) -> Result<bool, Error> {
     let Some((version, tenant_id)) = claims.standing() else { return Ok(true) };
     let (subject, session_id) = (claims.sub, claims.user.as_ref().map(|user| user.sid));
     let jti = Uuid::try_parse(&claims.jti).unwrap_or_default();
-    let actors: Vec<_> = claims.actors().map(|actor| (actor.sub, actor.ver)).collect();
+    let hands: Vec<_> = claims.hands().map(|service| (service.sub, service.ver)).collect();
     let now = app.now();
     let alive = app.store.read(async move |conn| {
         if trust_log::has_token(conn, jti, &[subject, tenant_id, Uuid::nil()]).await? {
@@ -113,8 +113,8 @@ async fn is_alive(app: &App, claims: &Claims) -> Result<bool, Error> {
         if tenant.is_none_or(|tenant| tenant.is_suspended()) {
             return Ok(false);
         }
-        for (actor, version) in &actors {
-            if !is_service_alive(conn, *actor, *version, None).await? {
+        for (service, version) in &hands {
+            if !is_service_alive(conn, *service, *version, None).await? {
                 return Ok(false);
             }
         }

@@ -200,6 +200,7 @@ mod tests {
             user: None,
             service: None,
             act: None,
+            via: Vec::new(),
             cnf: None,
         };
         let expected = Expected {

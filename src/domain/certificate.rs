@@ -102,12 +102,13 @@ impl Named {
         Ok(Self::SanUri(text.to_owned()))
     }
 
-    /// Reads a thumbprint.
+    /// Reads a thumbprint, in base64url, or in hex as `openssl x509 -fingerprint -sha256` prints it.
     pub fn thumbprint(field: &'static str, text: &str) -> Result<Self, InvalidField> {
-        match URL_SAFE_NO_PAD.decode(text) {
-            Ok(digest) if digest.len() == 32 => Ok(Self::CertificateThumbprint(text.to_owned())),
-            _ => {
-                let problem = "has a `certificate_thumbprint` that is no SHA-256 in base64url";
+        let digest = URL_SAFE_NO_PAD.decode(text).ok().or_else(|| of_hex(text));
+        match digest.filter(|digest| digest.len() == 32) {
+            Some(digest) => Ok(Self::CertificateThumbprint(URL_SAFE_NO_PAD.encode(digest))),
+            None => {
+                let problem = "has a `certificate_thumbprint` that is no SHA-256 in base64url or hex";
                 Err(InvalidField::new(field, problem))
             }
         }
@@ -132,6 +133,13 @@ impl Named {
     }
 }
 
+/// Two digits for each byte, with or without colons.
+fn of_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
+    let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    digits.chunks(2).map(|pair| Some(value(*pair.first()?)? << 4 | value(*pair.get(1)?)?)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
@@ -154,6 +162,8 @@ mod tests {
         assert!(takes(Named::san_dns("f", "orders.SHOP.example")?));
         assert!(takes(Named::san_uri("f", "spiffe://shop.example/orders")?));
         assert!(takes(Named::thumbprint("f", &URL_SAFE_NO_PAD.encode([7; 32]))?));
+        assert!(takes(Named::thumbprint("f", &"07".repeat(32))?));
+        assert!(takes(Named::thumbprint("f", &["07"; 32].join(":"))?));
         for other in
             ["shop.example", "payments.shop.example", "orders.shop.example.net", "x-orders.shop.example"]
         {
@@ -180,7 +190,7 @@ mod tests {
             assert!(Named::san_uri("f", text).is_err(), "{text}");
         }
         let (short, padded) = (URL_SAFE_NO_PAD.encode([7; 31]), URL_SAFE_NO_PAD.encode([7; 32]) + "=");
-        for text in ["", "AA:BB", &short, &padded, &"a".repeat(64)] {
+        for text in ["", "AA:BB", &short, &padded, &"a".repeat(63), &"g".repeat(64)] {
             assert!(Named::thumbprint("f", text).is_err(), "{text}");
         }
     }

@@ -20,6 +20,8 @@ pub const OWN_AUDIENCE: &str = "tessera";
 pub const ADMIN_ROLE: &str = "admin";
 /// The scope of a token that is good for changing the password and nothing else.
 pub const PASSWORD_CHANGE_SCOPE: &str = "tessera:change_password";
+/// The scopes that put what is known of a person into a token.
+pub const PERSON_SCOPES: [&str; 2] = ["email", "profile"];
 /// No access token lives longer, in seconds: the bound that retired keys and trust-log rows rely on.
 pub const MAX_ACCESS_TTL_SECONDS: i64 = 3600;
 /// No verifier of Tessera's tokens makes more allowance for clocks that differ, in seconds: a revocation is told for as
@@ -58,6 +60,9 @@ pub struct Claims {
     /// Who acts for the subject (RFC 8693 section 4.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub act: Option<Box<Actor>>,
+    /// The services that stand in for the subject and are not to be seen in `act`, the oldest first: it ends with each of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<Actor>,
     /// What its holder proves beside, where it is no mere bearer token (RFC 7800).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cnf: Option<Box<Confirmation>>,
@@ -166,6 +171,8 @@ struct FlatClaims {
     email: Option<String>,
     preferred_username: Option<String>,
     act: Option<Box<Actor>>,
+    #[serde(default)]
+    via: Vec<Actor>,
     cnf: Option<Box<Confirmation>>,
 }
 
@@ -199,8 +206,8 @@ impl TryFrom<FlatClaims> for Claims {
 
     fn try_from(mut flat: FlatClaims) -> Result<Self, &'static str> {
         let (user, service) = (flat.take_user()?, flat.service());
-        let FlatClaims { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, act, cnf, .. } = flat;
-        Ok(Self { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, user, service, act, cnf })
+        let FlatClaims { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, act, via, cnf, .. } = flat;
+        Ok(Self { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, user, service, act, via, cnf })
     }
 }
 
@@ -229,6 +236,11 @@ impl Claims {
     /// The services that act for the subject, the newest first.
     pub fn actors(&self) -> impl Iterator<Item = &Actor> {
         self.act.iter().flat_map(|act| act.chain())
+    }
+
+    /// Every service that has had the token made out of another one: it ends with each of them.
+    pub fn hands(&self) -> impl Iterator<Item = &Actor> {
+        self.actors().chain(&self.via)
     }
 
     /// When the token ends.

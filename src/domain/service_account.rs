@@ -19,6 +19,8 @@ use super::{
 pub const MOST: i64 = 10_000;
 /// The most credentials of one that are good at once.
 pub const MOST_CREDENTIALS: usize = 16;
+/// The other name of the grant `token_exchange` (RFC 8693 section 2.1).
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// What a leaked client secret is recognised by.
 pub const SECRET_PREFIX: &str = "tcs_";
 
@@ -35,7 +37,7 @@ pub struct ServiceAccount {
     pub display_name: String,
     /// What it may ask for.
     pub allowed: Allowed,
-    /// Audiences that it is: what is for them is for it. None where that has not been said.
+    /// Audiences that it is: what is for them is for it. None where that has not been said: then its name is one.
     pub own_audiences: Vec<String>,
     /// How long its tokens live, where not as the settings say.
     pub token_ttl: Option<TimeDelta>,
@@ -52,8 +54,11 @@ pub struct ServiceAccount {
 impl ServiceAccount {
     /// Whether a token is for it, or was issued to it.
     pub fn owns(&self, token: &Claims) -> bool {
-        self.own_audiences.iter().any(|own| token.is_for(own))
-            || Uuid::try_parse(&token.client_id).is_ok_and(|client_id| client_id == self.id)
+        let is_for_it = match &*self.own_audiences {
+            [] => token.is_for(&self.name),
+            own => own.iter().any(|own| token.is_for(own)),
+        };
+        is_for_it || Uuid::try_parse(&token.client_id).is_ok_and(|client_id| client_id == self.id)
     }
 }
 
@@ -119,6 +124,7 @@ impl Grant {
     pub fn parse_all(field: &'static str, words: &[String]) -> Result<Vec<Self>, InvalidField> {
         let mut grants = Vec::new();
         for word in words {
+            let word = if word == TOKEN_EXCHANGE { Self::TokenExchange.as_str() } else { word };
             let grant = Self::of_word(word).ok_or_else(|| {
                 InvalidField::new(
                     field,
@@ -194,7 +200,7 @@ impl Federated {
         claims: BTreeMap<String, String>,
     ) -> Result<Self, InvalidField> {
         let refuse = |problem: &str| Err(InvalidField::new(field, problem));
-        if !text::is_issuer(issuer) || issuer.len() > Self::LONGEST {
+        if !trusted_issuer::is_issuer(issuer) || issuer.len() > Self::LONGEST {
             return refuse("has an `issuer` that is none");
         }
         let is_text =
@@ -325,7 +331,7 @@ mod tests {
         for name in ["", "Orders", "a b", "a/b", &"a".repeat(65)] {
             assert!(parse_name("n", name).is_err(), "{name}");
         }
-        let read = Grant::parse_all("g", &words(&["token_exchange", "token_exchange", "client_credentials"]));
+        let read = Grant::parse_all("g", &words(&["token_exchange", TOKEN_EXCHANGE, "client_credentials"]));
         assert_eq!(read, Ok(vec![Grant::TokenExchange, Grant::ClientCredentials]));
         assert!(Grant::parse_all("g", &words(&["password"])).is_err());
     }

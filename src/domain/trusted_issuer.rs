@@ -81,19 +81,31 @@ impl KeySource {
     }
 }
 
-/// An address, since a name could lead anywhere.
+/// An address, since a name could lead anywhere; but for `localhost`, which leads nowhere else (RFC 6761 section 6.3).
 fn is_loopback(host: &str) -> bool {
+    if host == "localhost" {
+        return true;
+    }
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     address.is_ok_and(|address| address.is_loopback())
 }
 
+/// Whether this can be an issuer: a URL, or a SPIFFE trust domain, whose tokens need not say `iss`.
+pub fn is_issuer(text: &str) -> bool {
+    let is_domain_char =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    let domain = text.strip_prefix("spiffe://");
+    domain.is_some_and(|domain| !domain.is_empty() && domain.bytes().all(is_domain_char))
+        || text::is_issuer(text)
+}
+
 /// Checks an issuer's URL.
 pub fn parse_issuer(field: &'static str, issuer: &str) -> Result<String, InvalidField> {
-    if issuer.len() <= LONGEST_URL && text::is_issuer(issuer) {
+    if issuer.len() <= LONGEST_URL && is_issuer(issuer) {
         Ok(issuer.to_owned())
     } else {
-        let problem =
-            "is not an http or https URL without a query and a fragment, of at most 1024 characters";
+        let problem = "is neither an http or https URL without a query and a fragment nor a trust domain as \
+                       `spiffe://shop.example`, of at most 1024 characters";
         Err(InvalidField::new(field, problem))
     }
 }

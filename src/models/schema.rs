@@ -278,3 +278,4 @@ diesel::table! {
 diesel::joinable!(users -> tenants (tenant_id));
 diesel::joinable!(session_keys -> sessions (session_id));
 diesel::allow_tables_to_appear_in_same_query!(tenants, users, sessions, session_keys);
+diesel::allow_tables_to_appear_in_same_query!(trust_head, trust_log);

@@ -1,9 +1,7 @@
 //! The tables `trust_log` and `trust_head`: every revocation in the order of its commit.
 
 use chrono::{DateTime, Utc};
-use diesel::{
-    ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper,
-};
+use diesel::{ExpressionMethods, Insertable, JoinOnDsl, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -172,23 +170,32 @@ pub async fn append(
     Ok(())
 }
 
+type HeadRow = (i64, i64, i64);
+
+/// The columns of [`Head`], in its order.
+const HEAD: (trust_head::revision, trust_head::registry, trust_head::services) =
+    (trust_head::revision, trust_head::registry, trust_head::services);
+
+const fn head_of((revision, registry, services): HeadRow) -> Head {
+    Head { revision, registry, services }
+}
+
 /// How far it has come.
 pub async fn head(conn: &mut Conn) -> Stored<Head> {
-    let (revision, registry, services): (i64, i64, i64) = on!(conn, c => {
+    let head: HeadRow = on!(conn, c => trust_head::table.select(HEAD).first(c).await)?;
+    Ok(head_of(head))
+}
+
+/// The same, and the entry at this revision, if it is there still.
+pub async fn head_and_at(conn: &mut Conn, revision: i64) -> Stored<(Head, Option<Entry>)> {
+    let (head, row): (HeadRow, Option<Row>) = on!(conn, c => {
         trust_head::table
-            .select((trust_head::revision, trust_head::registry, trust_head::services))
+            .left_join(trust_log::table.on(trust_log::revision.eq(revision)))
+            .select((HEAD, Option::<Row>::as_select()))
             .first(c)
             .await
     })?;
-    Ok(Head { revision, registry, services })
-}
-
-/// The entry at this revision, if it is there still.
-pub async fn at(conn: &mut Conn, revision: i64) -> Stored<Option<Entry>> {
-    let row: Option<Row> = on!(conn, c => {
-        trust_log::table.find(revision).select(Row::as_select()).first(c).await.optional()
-    })?;
-    Ok(row.map(Entry::from))
+    Ok((head_of(head), row.map(Entry::from)))
 }
 
 /// How many tokens of this owner's were revoked by their id alone and may be alive `now`.

@@ -145,6 +145,7 @@ pub(super) fn claims(claims: Claims) -> proto::Claims {
         told.preferred_username = user.preferred_username.unwrap_or_default();
     }
     told.act = claims.act.map(|act| actor(*act));
+    told.via = claims.via.into_iter().map(actor).collect();
     told.cnf = claims.cnf.map(|cnf| proto::Confirmation {
         jkt: cnf.jkt.unwrap_or_default(),
         x5t_s256: cnf.x5t_s256.unwrap_or_default(),

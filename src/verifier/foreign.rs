@@ -9,6 +9,10 @@ use crate::domain::{algorithm::Algorithm, claims::ACCESS_TOKEN_TYPE};
 
 /// The `typ` of a token whose issuer gives it no kind of its own.
 const PLAIN_TYPE: &str = "JWT";
+/// What a JWT-SVID may say instead (JWT-SVID section 2.3).
+const SVID_TYPE: &str = "JOSE";
+/// What a SPIFFE ID begins with: the trust domain follows.
+const SPIFFE: &str = "spiffe://";
 
 /// Another issuer and what its tokens must be.
 #[derive(Debug, Clone)]
@@ -24,7 +28,6 @@ pub struct ForeignIssuer {
 /// What must be there for a token to be believed, of which types.
 #[derive(Deserialize)]
 struct Registered {
-    iss: String,
     aud: Audience,
     exp: f64,
     #[serde(default)]
@@ -78,11 +81,7 @@ impl Audience {
 impl ForeignIssuer {
     /// Who a token says to be from. Nothing is checked yet: good for finding the issuer that it is checked with.
     pub fn claimed_by(token: &str) -> Result<String, Refusal> {
-        #[derive(Deserialize)]
-        struct Issuer {
-            iss: String,
-        }
-        Ok(claims::<Issuer>(&Parts::split(token)?)?.iss)
+        issuer(&Parts::split(token)?)
     }
 
     /// Checks signature, then claims, with these keys of the issuer. Gives the claims as they are.
@@ -94,14 +93,20 @@ impl ForeignIssuer {
         leeway: TimeDelta,
     ) -> Result<Map<String, Value>, Refusal> {
         let parts = Parts::split(token)?;
-        if parts.has_type() {
-            parts.require_type(PLAIN_TYPE).or_else(|_| parts.require_type(ACCESS_TOKEN_TYPE))?;
+        let mut known = [PLAIN_TYPE, ACCESS_TOKEN_TYPE, SVID_TYPE].into_iter();
+        if parts.has_type() && !known.any(|known| parts.require_type(known).is_ok()) {
+            return Err(Refusal::Invalid("another type of token"));
         }
         let algorithm = parts.algorithm().filter(|algorithm| self.algorithms.contains(algorithm));
         let algorithm = algorithm.ok_or(Refusal::Invalid("an algorithm that is not accepted"))?;
         parts.require_signature(find(keys, parts.maybe_kid(), algorithm)?)?;
+        if issuer(&parts)? != self.issuer {
+            return Err(Refusal::Invalid("another issuer"));
+        }
         self.check_claims(&claims(&parts)?, now, leeway)?;
-        claims(&parts)
+        let mut claims: Map<String, Value> = claims(&parts)?;
+        claims.entry("iss").or_insert_with(|| self.issuer.as_str().into());
+        Ok(claims)
     }
 
     fn check_claims(
@@ -110,14 +115,27 @@ impl ForeignIssuer {
         now: DateTime<Utc>,
         leeway: TimeDelta,
     ) -> Result<(), Refusal> {
-        if claims.iss != self.issuer {
-            return Err(Refusal::Invalid("another issuer"));
-        }
         if !claims.aud.is_one_of(&self.audiences) {
             return Err(Refusal::Invalid("another audience"));
         }
         claims.check_times(now, leeway)
     }
+}
+
+/// Who a token says to be from. A JWT-SVID may say it with the trust domain of its subject alone.
+fn issuer(parts: &Parts<'_>) -> Result<String, Refusal> {
+    #[derive(Deserialize)]
+    struct From {
+        iss: Option<String>,
+        #[serde(default)]
+        sub: Value,
+    }
+    let From { iss, sub } = claims(parts)?;
+    let trust_domain = || {
+        let domain = sub.as_str()?.strip_prefix(SPIFFE)?.split('/').next()?;
+        Some(format!("{SPIFFE}{domain}"))
+    };
+    iss.or_else(trust_domain).ok_or(Refusal::Invalid("no issuer"))
 }
 
 /// The `typ` of an assertion that says what it is (draft-ietf-oauth-rfc7523bis section 4).
@@ -180,8 +198,8 @@ impl ClientAssertion<'_> {
         parts.require_signature(find(keys, parts.maybe_kid(), algorithm)?)?;
         // Not with serde's `flatten`, which reads no fractions where numbers are of any precision.
         let Asserted { iss, sub, aud, exp, nbf, iat, jti } = claims(&parts)?;
-        let registered = Registered { iss, aud, exp, nbf, iat };
-        if registered.iss != self.client_id || sub != self.client_id {
+        let registered = Registered { aud, exp, nbf, iat };
+        if iss != self.client_id || sub != self.client_id {
             return Err(Refusal::Invalid("of another client"));
         }
         registered.check_times(now, leeway)?;
@@ -198,7 +216,7 @@ impl ClientAssertion<'_> {
     }
 }
 
-/// The key that a token names; where neither it nor the set names any, the only one of its algorithm.
+/// The key that a token names; where it names none (RFC 7515 section 4.1.4), the only one of its algorithm.
 fn find<'k>(
     keys: &'k [PublicKey],
     kid: Option<&str>,
@@ -212,8 +230,8 @@ fn find<'k>(
     }
     let mut fitting = keys.iter().filter(|key| key.algorithm() == algorithm);
     match (fitting.next(), fitting.next()) {
-        (Some(key), None) if keys.iter().all(|key| key.kid().is_empty()) => Ok(key),
+        (Some(key), None) => Ok(key),
         (None, _) => Err(Refusal::UnknownKey),
-        _ => Err(Refusal::Invalid("no key id, and more than one key or keys with ids")),
+        _ => Err(Refusal::Invalid("no key id, and more than one key of its algorithm")),
     }
 }

@@ -111,7 +111,7 @@ impl TrustState {
         };
         claims.user.as_ref().is_some_and(|user| state.sessions.contains_key(&user.sid))
             || state.is_outdated(claims.sub, version)
-            || claims.actors().any(|actor| state.is_outdated(actor.sub, actor.ver))
+            || claims.hands().any(|service| state.is_outdated(service.sub, service.ver))
             || state.is_suspended(tenant_id)
             || state.is_token_revoked(claims, Some(tenant_id))
     }

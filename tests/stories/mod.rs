@@ -14,6 +14,7 @@ mod damage;
 mod device_change;
 mod dpop;
 mod exchange;
+mod exchange_bounds;
 mod fail_closed;
 mod foreign;
 mod grpcurl_services;

@@ -3,7 +3,7 @@
 use tessera::proto::{LogoutRequest, PrepareKeyRequest, auth_client::AuthClient};
 use tokio::net::TcpStream;
 
-use crate::support::{Home, Kind, Outcome, PASSWORD, authorized, eventually, login_as, refresh_with};
+use crate::support::{Home, Kind, Outcome, PASSWORD, Person, authorized, eventually, login_as, refresh_with};
 
 /// Looks into the log as good as always.
 const QUICK: &str = "[database]\npoll_interval = \"10ms\"\n";
@@ -67,6 +67,37 @@ async fn a_session_that_is_refreshed_while_a_login_finds_it_expired_is_revoked()
     assert!(!server.is_active(&tokens.access_token, false).await?);
     drop(holder);
     connection.await??;
+    server.stop().await
+}
+
+/// PostgreSQL tells whoever has told, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_reads_its_own_revocation_once() -> Outcome {
+    const LOGOUTS: usize = 20;
+    let home = Home::new(Kind::Postgres).await?;
+    let server = home.start_with(NEVER).await?;
+    server.anna().await?;
+    server.stop().await?;
+    let name = home.database_url().and_then(|url| url.rsplit('/').next()).ok_or("no database")?.to_owned();
+    home.query(&format!("ALTER DATABASE {name} SET log_min_duration_statement = 0")).await?;
+
+    let server = home.start_with(NEVER).await?;
+    let before = home.database_log()?.len();
+    let times = |what: &str| -> Result<usize, Box<dyn std::error::Error>> {
+        let log = home.database_log()?.split_off(before);
+        // Each is logged when it is parsed and bound, too.
+        Ok(log
+            .iter()
+            .filter(|line| !line.contains(" parse ") && !line.contains(" bind ") && line.contains(what))
+            .count())
+    };
+    for logout in 1..=LOGOUTS {
+        let anna: Person = server.auth().login(login_as("anna", PASSWORD, "web")).await?.into_inner().into();
+        server.auth().logout(authorized(&anna.access_token, LogoutRequest {})).await?;
+        eventually("others are told", async || Ok(times("NOTIFY tessera_trust")? >= logout)).await?;
+    }
+    let reads = times("LEFT OUTER JOIN \"trust_log\"")?;
+    assert!((1..=LOGOUTS + 2).contains(&reads), "{reads}: once each, and when it began to listen");
     server.stop().await
 }
 

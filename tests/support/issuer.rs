@@ -69,6 +69,7 @@ impl Issuer {
             user: Some(session),
             service: None,
             act: None,
+            via: Vec::new(),
             cnf: None,
         };
         let endorsement = self.key.sign_jwt(ENDORSEMENT_TYPE, None, &endorsement)?;

@@ -146,6 +146,7 @@ fn claims_of(told: proto::Claims) -> Option<Claims> {
         user,
         service,
         act,
+        via: told.via.into_iter().map(|service| Some(*actor_of(service)?)).collect::<Option<_>>()?,
         cnf: told.cnf.map(|cnf| Box::new(Confirmation { jkt: text(cnf.jkt), x5t_s256: text(cnf.x5t_s256) })),
     })
 }

@@ -44,7 +44,7 @@ impl Default for KeyProofs {
 
 impl KeyProofs {
     /// Used proofs that are remembered until they are too old, at about 100 bytes each. Further ones are refused until then:
-    /// to forget one earlier would let it be used again. Of one key there may be a twentieth of them.
+    /// to forget one earlier would let it be used again. Once half of them are taken, of one key there may be a twentieth.
     pub const REMEMBERS_AT_MOST: usize = 500_000;
 
     /// Remembers up to so many, instead of [`Self::REMEMBERS_AT_MOST`].

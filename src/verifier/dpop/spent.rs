@@ -13,7 +13,8 @@ use super::NotTaken;
 
 /// Parts that lock by themselves. What one key proved is in one of them.
 const PARTS: usize = 16;
-/// The share of one key: a client that calls too often shuts out itself first. Whoever makes many keys still can all others.
+/// The share of one key once half of the room is taken: a client that calls too often shuts out itself first. Whoever makes many
+/// keys still can all others.
 const SHARE: usize = 20;
 
 type Id = [u8; 16];
@@ -90,7 +91,8 @@ impl Spent {
         if end <= part.forgotten || part.ids.contains(&id) {
             return Err(NotTaken::Again);
         }
-        if is_full() || part.count_of(key) >= self.most_of_key {
+        let is_scarce = self.count.load(Ordering::Relaxed) * 2 >= self.most;
+        if is_full() || is_scarce && part.count_of(key) >= self.most_of_key {
             return Err(NotTaken::Full);
         }
         part.ids.insert(id);
@@ -165,10 +167,9 @@ mod tests {
     fn one_key_has_its_share() {
         let spent = Spent::up_to(200);
         let take = |key: &str, number: u128, now| spent.take(key, number.to_be_bytes(), now + 90, now);
-        assert_eq!((0..100).filter(|number| take("a", *number, 0).is_ok()).count(), 10);
-        assert_eq!(take("a", 100, 90), Err(NotTaken::Full));
-        assert_eq!((take("b", 100, 90), take("a", 101, 91)), (Ok(()), Ok(())));
-        assert!((102..111).all(|number| take("a", number, 91).is_ok()), "there is room for as many again");
-        assert_eq!(take("a", 111, 91), Err(NotTaken::Full));
+        assert_eq!((0..200).filter(|number| take("a", *number, 0).is_ok()).count(), 100, "half of the room");
+        assert_eq!((1000..1100).filter(|number| take("b", *number, 0).is_ok()).count(), 10);
+        assert_eq!((take("a", 200, 90), take("c", 200, 90)), (Err(NotTaken::Full), Ok(())));
+        assert!((201..300).all(|number| take("a", number, 91).is_ok()), "there is room for as many again");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use uuid::Uuid;
+
 #[cfg(doc)]
 use crate::verifier::ClientCertificate;
 use crate::{
@@ -19,6 +21,8 @@ pub struct Requirement {
     any_role: Vec<Vec<String>>,
     /// The same of clients.
     any_client: Vec<Vec<String>>,
+    /// Of each of these.
+    tenants: Vec<Uuid>,
     is_bound_to_certificate: bool,
     is_nobody: bool,
     is_bound_to_key: bool,
@@ -59,6 +63,13 @@ impl Requirement {
         self
     }
 
+    /// And that whom it is about is of this tenant. Without it those of every tenant are let in: its admins say by themselves what
+    /// its people and its services may ask for.
+    pub fn tenant(mut self, tenant_id: Uuid) -> Self {
+        self.tenants.push(tenant_id);
+        self
+    }
+
     /// And that it is bound to a certificate (RFC 8705), which its caller has shown: a [`ClientCertificate`]. A mere bearer
     /// token, which is good in anybody's hands, is refused as one that is not good.
     pub fn bound_to_certificate(mut self) -> Self {
@@ -86,6 +97,7 @@ impl Requirement {
             && self.scopes.iter().all(|scope| claims.has_scope(scope))
             && self.roles.iter().all(|role| roles.contains(role))
             && self.any_role.iter().all(|set| set.iter().any(|role| roles.contains(role)))
+            && self.tenants.iter().all(|tenant| claims.standing().is_some_and(|(_, its)| its == *tenant))
             && self.any_client.iter().all(|set| set.contains(&claims.client_id));
         if is_enough { Ok(claims) } else { Err(Denial::Insufficient { scope: self.scopes.join(" ") }) }
     }
@@ -119,8 +131,6 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
     use crate::domain::claims::{Confirmation, UserClaims};
 
@@ -151,6 +161,7 @@ mod tests {
             user: Some(user),
             service: None,
             act: None,
+            via: Vec::new(),
             cnf: None,
         }
     }
@@ -181,6 +192,15 @@ mod tests {
         let both = Requirement::good_token().any_client(["a", "b"]).any_client(["b"]);
         let of = |client_id: &str| Claims { client_id: client_id.to_owned(), ..with_roles(&[]) };
         assert!(both.admit(of("b")).is_ok() && both.admit(of("a")).is_err());
+    }
+
+    #[test]
+    fn another_tenants_people_are_not_let_in() {
+        let of =
+            |tenant| Requirement::good_token().tenant(Uuid::from_u128(tenant)).admit(with_roles(&[])).is_ok();
+        assert!(of(0) && !of(1));
+        let nobodys = Claims { user: None, ..with_roles(&[]) };
+        assert!(Requirement::good_token().tenant(Uuid::nil()).admit(nobodys).is_err());
     }
 
     #[test]
