@@ -17,6 +17,7 @@ mod places;
 mod postgres;
 mod private_keys;
 mod proxy;
+mod refusals;
 mod server;
 mod services;
 mod watcher;
@@ -30,14 +31,13 @@ pub use guarded::{Guarded, audience_token};
 pub use holder::{Holder, bound, proof_claims, proved, with_proofs};
 pub use issuer::Issuer;
 pub use key_server::{KeyServer, jwks, one_key};
-pub use people::{
-    ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refresh_with, refusal,
-};
+pub use people::{ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, refresh_with};
 pub use places::{BEHIND_A_PROXY, at, refresh_at};
 pub use postgres::{OwnPostgres, query as query_postgres};
 pub use proxy::Proxy;
+pub use refusals::{denied, invalid, invalid_token, not_found, reason, refusal, revoked, wrong};
 pub use server::{Ended, FENCE, Home, Kind, Server, eventually, run, signal};
-pub use services::{Registrar, asks, orders, words};
+pub use services::{Registrar, asks, deputy, orders, words};
 pub use watcher::Watching;
 
 /// What a test ends with: any error fails it.

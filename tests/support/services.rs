@@ -27,6 +27,15 @@ pub fn orders() -> CreateServiceAccountRequest {
     }
 }
 
+/// The same account, which may also ask tokens for Tessera itself and exchange those of whoever called it.
+pub fn deputy() -> CreateServiceAccountRequest {
+    CreateServiceAccountRequest {
+        allowed_audiences: words(&["tessera", "ledger"]),
+        allowed_grants: words(&["client_credentials", "token_exchange"]),
+        ..orders()
+    }
+}
+
 /// A request for a token for `ledger`, proved with a secret.
 pub fn asks(client_id: &str, client_secret: &str) -> IssueServiceTokenRequest {
     IssueServiceTokenRequest {
