@@ -64,13 +64,8 @@ async fn account_with(
     keys: PrivateKeyJwt,
 ) -> Result<(ServiceAccount, String), Box<dyn std::error::Error>> {
     let account = registrar.create(orders()).await?;
-    let request = CreateCredentialRequest {
-        service_account_id: account.service_account_id.clone(),
-        kind: Some(Kind::PrivateKeyJwt(keys)),
-        ..Default::default()
-    };
-    let credential = registrar.try_credential(request).await?.into_inner().credential;
-    Ok((account, credential.ok_or("no credential")?.credential_id))
+    let credential_id = registrar.credential(&account, Kind::PrivateKeyJwt(keys)).await?;
+    Ok((account, credential_id))
 }
 
 fn registered(set: &Value) -> PrivateKeyJwt {

@@ -3,8 +3,10 @@
 use tessera::proto::{auth_client::AuthClient, mtls::Certificate as Which};
 use tonic::transport::Channel;
 
-use super::mutual_tls::{ORDERS_URI, Result, Shop, bare, credential, token};
-use crate::support::{Authority, Home, Kind, Outcome, Registrar, eventually, orders, over_tls, replace, run};
+use super::mutual_tls::{Result, bare, credential, token};
+use crate::support::{
+    Authority, Home, Kind, ORDERS_URI, Outcome, Registrar, Shop, eventually, orders, over_tls, replace, run,
+};
 
 /// Also where a client could resume a session of before.
 #[tokio::test(flavor = "multi_thread")]

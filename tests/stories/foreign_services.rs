@@ -5,18 +5,18 @@ use std::{error::Error, ffi::OsStr};
 
 use serde_json::{Value, json};
 use tessera::proto::{
-    CreateCredentialRequest, CreateServiceAccountRequest, LoginRequest, PrivateKeyJwt, ServiceAccount,
+    CreateServiceAccountRequest, LoginRequest, PrivateKeyJwt, ServiceAccount,
     create_credential_request::Kind, create_trusted_issuer_request::Keys, mtls::Certificate as Which,
 };
 
 use super::{
-    mutual_tls::{ORDERS_URI, Shop, credential},
+    mutual_tls::credential,
     trusted_issuers::{register, with_keys},
     workloads::{CLUSTER, TRUST_DOMAIN, bundle, federated, of_pod, sign, svid},
 };
 use crate::support::{
-    Grpcurl, Home, KeyServer, Outcome, PASSWORD, Registrar, Server, client, file, login_as, one_key, orders,
-    parts_of, process_stories, run_client, words,
+    Grpcurl, Home, KeyServer, ORDERS_URI, Outcome, PASSWORD, Registrar, Server, Shop, client, file, login_as,
+    one_key, orders, parts_of, process_stories, run_client, words,
 };
 
 process_stories! {
@@ -110,16 +110,6 @@ impl Grpcurl {
     }
 }
 
-async fn give(registrar: &Registrar<'_>, account: &ServiceAccount, kind: Kind) -> Outcome {
-    let request = CreateCredentialRequest {
-        service_account_id: account.service_account_id.clone(),
-        kind: Some(kind),
-        ..Default::default()
-    };
-    registrar.try_credential(request).await?;
-    Ok(())
-}
-
 async fn a_secret_is_enough(home: Home) -> Outcome {
     let server = home.start().await?;
     let registrar = Registrar::of(&server).await?;
@@ -140,7 +130,7 @@ async fn a_key_of_its_own_is_enough(home: Home) -> Outcome {
     for script in SCRIPTS {
         let jwks_json = run_client(client(script).arg("key").arg(key(script))).await?;
         let keys = PrivateKeyJwt { jwks_json, ..Default::default() };
-        give(&registrar, &account, Kind::PrivateKeyJwt(keys)).await?;
+        registrar.credential(&account, Kind::PrivateKeyJwt(keys)).await?;
         script_proves_it(script, "private_key_jwt", &server, &account, &[key(script)]).await?;
     }
     let mut python = client(PYTHON);
@@ -183,7 +173,7 @@ async fn platforms_token_is_enough(
     let published = KeyServer::serving(keys).await?;
     register(&server, &admin, with_keys(issuer, Keys::JwksUrl(published.url()))).await?;
     let account = registrar.create(orders()).await?;
-    give(&registrar, &account, workload).await?;
+    registrar.credential(&account, workload).await?;
     let token = home.dir().join("token");
     std::fs::write(&token, good)?;
     scripts_prove_it("federated", &server, &account, &[&token]).await?;

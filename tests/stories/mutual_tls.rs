@@ -5,7 +5,6 @@ use std::error::Error;
 
 use serde_json::json;
 use tessera::{
-    clock::{Clock, SystemClock},
     proto::{
         CreateCredentialRequest, DisableServiceAccountRequest, EventOutcome, ExchangeTokenRequest,
         GetServiceAccountRequest, IssueServiceTokenRequest, Mtls, ServiceAccount, Tokens,
@@ -20,8 +19,8 @@ use tonic::{
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::support::{
-    Authority, Guarded, Home, Kind as HomeKind, Leaf, Outcome, Registrar, Server, asks, audience_token,
-    authorized, deputy, invalid, invalid_token, orders, over_tls, parts_of, reason, refusal, replace,
+    Authority, Guarded, Home, Kind as HomeKind, Leaf, ORDERS_URI, Outcome, Registrar, Shop, asks,
+    audience_token, authorized, deputy, invalid, invalid_token, orders, over_tls, parts_of, reason, refusal,
     stories, timed_stories, words, wrong,
 };
 
@@ -39,56 +38,6 @@ timed_stories! {
 
 pub(super) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-pub(super) const ORDERS_URI: &str = "spiffe://shop.example/orders";
-
-/// Sets the clock to the day on which certificates are made.
-pub(super) fn today(home: &Home) {
-    if matches!(home.kind, HomeKind::Sqlite | HomeKind::Postgres) {
-        home.clock.advance((SystemClock.now() - home.clock.now()).num_seconds() + 5);
-    }
-}
-
-/// Services that have certificates.
-pub(super) struct Shop {
-    pub(super) authority: Authority,
-    /// Has a URI.
-    pub(super) orders: Leaf,
-    /// Has the name of a host, for a day.
-    pub(super) billing: Leaf,
-}
-
-impl Shop {
-    pub(super) async fn new(home: &Home) -> Result<Self> {
-        let authority = Authority::new().await?;
-        let orders = authority.client("orders", &format!("URI:{ORDERS_URI}"), 30).await?;
-        let billing =
-            authority.client("billing", "DNS:Billing.shop.example, DNS:*.shop.example, URI:a:b", 1).await?;
-        authority.issue("server", "1").await?.install(home)?;
-        replace(&authority.certificate(), &home.dir().join("clients.pem"))?;
-        today(home);
-        Ok(Self { authority, orders, billing })
-    }
-
-    /// Starts a server that asks for their certificates, and with these settings of its section.
-    pub(super) async fn start(&self, home: &Home, more: &str) -> Result<Server> {
-        let dir = home.dir().display();
-        let toml = format!(
-            "[server]\ntls_cert = \"{dir}/cert.pem\"\ntls_key = \"{dir}/key.pem\"\n\
-             client_ca = \"{dir}/clients.pem\"\n{more}\n"
-        );
-        home.start_with_tls(&toml, self.authority.client_tls(None)?).await
-    }
-
-    /// A connection on which this certificate is shown, or none.
-    fn channel(&self, server: &Server, shown: Option<&Leaf>) -> Result<Channel> {
-        Ok(over_tls(server.address, self.authority.client_tls(shown)?)?.connect_lazy())
-    }
-
-    fn auth(&self, server: &Server, shown: Option<&Leaf>) -> Result<AuthClient<Channel>> {
-        Ok(AuthClient::new(self.channel(server, shown)?))
-    }
-}
-
 /// Asks for a token for `ledger` with nothing but a name.
 pub(super) fn bare(client_id: &str) -> IssueServiceTokenRequest {
     asks(client_id, "")
@@ -100,14 +49,7 @@ pub(super) async fn credential(
     account: &ServiceAccount,
     which: Which,
 ) -> Result<String> {
-    let request = CreateCredentialRequest {
-        service_account_id: account.service_account_id.clone(),
-        kind: Some(Kind::Mtls(Mtls { certificate: Some(which) })),
-        ..Default::default()
-    };
-    let made = registrar.try_credential(request).await?.into_inner();
-    assert_eq!(made.client_secret, "");
-    Ok(made.credential.ok_or("no credential")?.credential_id)
+    registrar.credential(account, Kind::Mtls(Mtls { certificate: Some(which) })).await
 }
 
 /// An account that may ask tokens for Tessera itself and exchange others for `ledger`, by the certificate of `orders`.

@@ -9,10 +9,10 @@ use tessera::{
 };
 use tonic::{Request, metadata::MetadataValue};
 
-use super::mutual_tls::{ORDERS_URI, Shop, bare, credential, exchanger, exchanging, token};
+use super::mutual_tls::{bare, credential, exchanger, exchanging, token};
 use crate::support::{
-    Authority, Home, Leaf, Outcome, Registrar, audience_token, authorized, invalid_token, orders, parts_of,
-    refusal, stories, words, wrong,
+    Authority, Home, Leaf, ORDERS_URI, Outcome, Registrar, Shop, audience_token, authorized, invalid_token,
+    orders, parts_of, refusal, stories, words, wrong,
 };
 
 stories! {

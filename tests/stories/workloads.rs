@@ -91,12 +91,7 @@ async fn a_pod_proves_itself_with_the_token_of_its_cluster(home: Home) -> Outcom
     let account = registrar.create(orders()).await?;
     let of_shop =
         federated(CLUSTER, "system:serviceaccount:shop:orders", &[("kubernetes.io.namespace", "shop")]);
-    let request = CreateCredentialRequest {
-        service_account_id: account.service_account_id.clone(),
-        kind: Some(of_shop),
-        ..Default::default()
-    };
-    registrar.try_credential(request).await?;
+    registrar.credential(&account, of_shop).await?;
     let id = account.client_id.as_str();
 
     let token = sign(&key, "c1", &of_pod(&home, "shop", "orders"))?;
@@ -139,12 +134,8 @@ async fn a_spiffe_id_proves_itself(home: Home) -> Outcome {
     register(&server, &admin, with_keys(TRUST_DOMAIN, Keys::JwksJson(bundle(&set)?.to_string()))).await?;
     let account = registrar.create(orders()).await?;
     let id = account.client_id.as_str();
-    let request = CreateCredentialRequest {
-        service_account_id: account.service_account_id.clone(),
-        kind: Some(federated(TRUST_DOMAIN, "spiffe://shop.example/ns/shop/sa/orders", &[])),
-        ..Default::default()
-    };
-    registrar.try_credential(request).await?;
+    let of_orders = federated(TRUST_DOMAIN, "spiffe://shop.example/ns/shop/sa/orders", &[]);
+    registrar.credential(&account, of_orders).await?;
     let signed = |id: &str| key.sign(&json!({"alg": "ES256", "kid": "s1", "typ": "JWT"}), &svid(&home, id));
     server.service_token(asks_with(id, &signed("spiffe://shop.example/ns/shop/sa/orders")?)).await?;
     for subject in ["spiffe://shop.example/ns/shop/sa/orders/x", "spiffe://shop.example/ns/shop/sa/order", ""]

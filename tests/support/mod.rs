@@ -21,6 +21,7 @@ mod proxy;
 mod refusals;
 mod server;
 mod services;
+mod shop;
 mod watcher;
 
 pub use authority::{Authority, Leaf, over_tls, replace};
@@ -40,6 +41,7 @@ pub use proxy::Proxy;
 pub use refusals::{denied, invalid, invalid_token, not_found, reason, refusal, revoked, wrong};
 pub use server::{Ended, FENCE, Home, Kind, Server, eventually, run, signal};
 pub use services::{Registrar, asks, deputy, orders, words};
+pub use shop::{ORDERS_URI, Shop};
 pub use watcher::Watching;
 
 /// What a test ends with: any error fails it.
