@@ -7,14 +7,15 @@ use bytes::BytesMut;
 use chrono::{TimeDelta, Utc};
 use diesel::{
     QueryResult, QueryableByName, RunQueryDsl,
-    backend::Backend,
     connection::SimpleConnection,
-    query_builder::{AstPass, Query, QueryFragment, QueryId},
     sql_query,
     sql_types::{BigInt, Binary, Text},
     sqlite::SqliteConnection,
 };
-use tessera::clock::{Clock, SystemClock};
+use tessera::{
+    clock::{Clock, SystemClock},
+    models::Cached,
+};
 use tokio_postgres::{
     Client, NoTls, Statement,
     types::{IsNull, ToSql, Type, to_sql_checked},
@@ -131,31 +132,6 @@ fn sqlite(home_dir: &std::path::Path) -> Outcome<SqliteConnection> {
     )?;
     Ok(conn)
 }
-
-/// Lets diesel keep the prepared statement, as the service does.
-#[derive(Clone, Copy)]
-struct Cached<Q>(Q);
-
-impl<DB: Backend, Q: QueryFragment<DB>> QueryFragment<DB> for Cached<Q> {
-    fn walk_ast<'b>(&'b self, pass: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        self.0.walk_ast(pass)
-    }
-
-    fn is_safe_to_cache_prepared(&self, _: &DB) -> QueryResult<bool> {
-        Ok(true)
-    }
-}
-
-impl<Q> QueryId for Cached<Q> {
-    type QueryId = ();
-    const HAS_STATIC_QUERY_ID: bool = false;
-}
-
-impl<Q: Query> Query for Cached<Q> {
-    type SqlType = Q::SqlType;
-}
-
-impl<Q> RunQueryDsl<SqliteConnection> for Cached<Q> {}
 
 /// One connection and the sessions that it updates.
 pub struct PgCaller {

@@ -87,7 +87,7 @@ async fn rollback<C: AsyncConnection>(conn: &mut C) -> QueryResult<()> {
 /// A statement whose text never changes. diesel prepares each UPDATE and INSERT anew, since it can't
 /// know that of them; this tells it to prepare once for each connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cached<Q>(pub(super) Q);
+pub struct Cached<Q>(pub Q);
 
 impl<DB: Backend, Q: QueryFragment<DB>> QueryFragment<DB> for Cached<Q> {
     fn walk_ast<'b>(&'b self, pass: AstPass<'_, 'b, DB>) -> QueryResult<()> {

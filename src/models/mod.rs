@@ -33,11 +33,11 @@ pub mod used_assertions;
 pub mod user_sessions;
 pub mod users;
 
-pub use conn::Conn;
+pub use conn::{Cached, Conn};
 pub use error::{StoreError, TxError};
 pub use store::{Database, PoolState, Store, Work};
 
-use conn::{Cached, on};
+use conn::on;
 
 /// What a model's function answers.
 pub type Stored<T> = Result<T, StoreError>;

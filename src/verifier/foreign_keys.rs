@@ -10,6 +10,9 @@ use crate::domain::algorithm::Algorithm;
 
 /// Members that only private and symmetric keys have (RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1, RFC 8037).
 const SECRET: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+/// What the `use` of a key for signatures is: in any JWK set (RFC 7517 section 4.2), and in SPIFFE's (Trust Domain and Bundle,
+/// section 4.2.2).
+const FOR_SIGNATURES: [&str; 2] = ["sig", "jwt-svid"];
 /// Shorter RSA keys are refused (RFC 7518 section 3.3).
 const LEAST_RSA_BITS: usize = 2048;
 
@@ -90,7 +93,8 @@ fn member<'j>(jwk: &'j Map<String, Value>, name: &str) -> Option<&'j str> {
 
 /// The key's one algorithm (RFC 8725 section 3.1) and its parameters, where it is for signatures that we check.
 fn usable(jwk: &Map<String, Value>) -> Option<(Algorithm, AlgorithmParameters)> {
-    let is_for_signatures = jwk.get("use").is_none_or(|purpose| purpose == "sig");
+    let is_for_signatures =
+        jwk.get("use").is_none_or(|purpose| FOR_SIGNATURES.iter().any(|own| purpose == own));
     let operations = jwk.get("key_ops").map(|all| all.as_array().map(Vec::as_slice).unwrap_or_default());
     let may_verify = operations.is_none_or(|all| all.iter().any(|operation| operation == "verify"));
     if !is_for_signatures || !may_verify {
@@ -136,6 +140,8 @@ mod tests {
     #[test]
     fn a_key_keeps_its_id_and_has_one_algorithm() {
         assert_eq!(read(&format!(r#"{{{EC},"kid":"a"}}"#)), Ok(vec![("a".to_owned(), Algorithm::Es256)]));
+        let svid = format!(r#"{{{EC},"use":"x509-svid","x5c":["?"]}},{{{EC},"use":"jwt-svid","kid":"a"}}"#);
+        assert_eq!(read(&svid), Ok(vec![("a".to_owned(), Algorithm::Es256)]));
         let rsa = |more: &str| format!(r#"{{"kty":"RSA","e":"AQAB","n":"{}"{more}}}"#, "x".repeat(341) + "w");
         assert_eq!(read(&rsa("")), Ok(vec![(String::new(), Algorithm::Rs256)]));
         assert_eq!(read(&rsa(r#","alg":"PS256""#)), Ok(vec![(String::new(), Algorithm::Ps256)]));

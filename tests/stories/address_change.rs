@@ -5,7 +5,7 @@ use tonic::Code;
 
 use crate::support::{
     BEHIND_A_PROXY, Home, Outcome, PASSWORD, Person, Server, authorized, login_as, refresh_at, refusal,
-    stories,
+    revoked, stories,
 };
 
 stories! {
@@ -30,10 +30,6 @@ fn settings(reaction: &str) -> String {
 
 fn reauthenticate() -> (Code, String) {
     (Code::Unauthenticated, "REAUTHENTICATION_REQUIRED".to_owned())
-}
-
-fn revoked() -> (Code, String) {
-    (Code::Unauthenticated, "TOKEN_REVOKED".to_owned())
 }
 
 async fn refused_at(server: &Server, address: &str, refresh_token: &str) -> (Code, String) {

@@ -10,7 +10,10 @@ use tonic::{Code, Request, Response, Status, transport::Channel};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 
-use crate::support::{ADMIN_PASSWORD, Home, Outcome, PASSWORD, authorized, login_as, refusal, stories};
+use crate::support::{
+    ADMIN_PASSWORD, Home, Outcome, PASSWORD, authorized, invalid, login_as, not_found, refusal, stories,
+    wrong,
+};
 
 stories! {
     fields_that_are_wrong_are_named,
@@ -21,10 +24,6 @@ stories! {
     bearer_tokens_are_checked,
     a_method_that_is_not_there_is_unimplemented,
     texts_that_the_database_could_not_keep_are_refused_alike,
-}
-
-fn invalid() -> (Code, String) {
-    (Code::InvalidArgument, "INVALID_FIELD".to_owned())
 }
 
 /// The field that a refusal names.
@@ -226,17 +225,14 @@ async fn texts_that_the_database_could_not_keep_are_refused_alike(home: Home) ->
     let token = server.admin().await?.access_token;
     let mut login = login_as("admin", ADMIN_PASSWORD, "web");
     login.tenant = "nul\0".to_owned();
-    assert_eq!(
-        refusal(server.auth().login(login).await),
-        (Code::Unauthenticated, "INVALID_CREDENTIALS".to_owned())
-    );
+    assert_eq!(refusal(server.auth().login(login).await), wrong());
     let kid = format!("{}\0", "x".repeat(42));
     let answer = server.keys().get_jwk(GetJwkRequest { kid }).await;
-    assert_eq!(refusal(answer), (Code::NotFound, "NOT_FOUND".to_owned()));
+    assert_eq!(refusal(answer), not_found());
     let events = ListEventsRequest { action: "nul\0".to_owned(), ..Default::default() };
     assert_eq!(field(server.audit().list_events(authorized(&token, events)).await), "action");
     let users = ListUsersRequest { tenant: "nul\0".to_owned(), ..Default::default() };
     let answer = server.users().list_users(authorized(&token, users)).await;
-    assert_eq!(refusal(answer), (Code::NotFound, "NOT_FOUND".to_owned()));
+    assert_eq!(refusal(answer), not_found());
     server.stop().await
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tessera::{
-    clock::{Clock, SystemClock},
+    clock::Clock,
     domain::algorithm::Algorithm,
     proto::{
         CreateCredentialRequest, IssueServiceTokenRequest, PrivateKeyJwt, RevokeCredentialRequest,
@@ -15,9 +15,8 @@ use tonic::Code;
 use uuid::Uuid;
 
 use crate::support::{
-    Home, Key, KeyServer, Kind as HomeKind, Outcome, Registrar, Server, authorized, client, eventually, file,
-    jwks, one_key, orders, parts_of, refusal, run_client, sign_hs256, stories, story, timed_stories,
-    unsigned, words,
+    Home, Key, KeyServer, Outcome, Registrar, Server, authorized, eventually, invalid, jwks, one_key, orders,
+    parts_of, refusal, sign_hs256, stories, timed_stories, unsigned, words, wrong,
 };
 
 stories! {
@@ -27,22 +26,12 @@ stories! {
     keys_are_found_where_the_service_publishes_them,
     keys_that_give_something_away_are_not_registered,
 }
-story!(a_client_in_python_proves_itself, binary: Binary);
-story!(a_client_in_javascript_proves_itself, binary: Binary);
 timed_stories! {
     used_assertions_are_forgotten_in_their_time,
 }
 
 const ISSUER: &str = "http://127.0.0.1:50051";
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-
-fn wrong() -> (Code, String) {
-    (Code::Unauthenticated, "INVALID_CREDENTIALS".to_owned())
-}
-
-fn invalid() -> (Code, String) {
-    (Code::InvalidArgument, "INVALID_FIELD".to_owned())
-}
 
 /// Asks with an assertion, which says who asks.
 fn asks_with(assertion: &str) -> IssueServiceTokenRequest {
@@ -51,13 +40,6 @@ fn asks_with(assertion: &str) -> IssueServiceTokenRequest {
         client_assertion: assertion.to_owned(),
         audience: words(&["ledger"]),
         ..Default::default()
-    }
-}
-
-fn now_at(home: &Home) -> DateTime<Utc> {
-    match home.kind {
-        HomeKind::Binary | HomeKind::BinarySqlite => SystemClock.now(),
-        _ => home.clock.now(),
     }
 }
 
@@ -82,13 +64,8 @@ async fn account_with(
     keys: PrivateKeyJwt,
 ) -> Result<(ServiceAccount, String), Box<dyn std::error::Error>> {
     let account = registrar.create(orders()).await?;
-    let request = CreateCredentialRequest {
-        service_account_id: account.service_account_id.clone(),
-        kind: Some(Kind::PrivateKeyJwt(keys)),
-        ..Default::default()
-    };
-    let credential = registrar.try_credential(request).await?.into_inner().credential;
-    Ok((account, credential.ok_or("no credential")?.credential_id))
+    let credential_id = registrar.credential(&account, Kind::PrivateKeyJwt(keys)).await?;
+    Ok((account, credential_id))
 }
 
 fn registered(set: &Value) -> PrivateKeyJwt {
@@ -102,7 +79,7 @@ async fn a_service_signs_for_itself(home: Home) -> Outcome {
     let (account, credential_id) = account_with(&registrar, registered(&set)).await?;
     let id = account.client_id.as_str();
     let assertion = |more: Value| {
-        let mut claims = good_claims(id, now_at(&home));
+        let mut claims = good_claims(id, home.now());
         claims.as_object_mut().ok_or("no object")?.extend(more.as_object().cloned().unwrap_or_default());
         key.sign(&header("k1"), &claims)
     };
@@ -110,11 +87,11 @@ async fn a_service_signs_for_itself(home: Home) -> Outcome {
     assert_eq!(parts_of(&tokens.access_token)?.1["sub"], id);
     assert!(server.is_active(&tokens.access_token, true).await?);
     // What says so of itself; an array of one; what the client names beside it.
-    let claims = good_claims(id, now_at(&home));
+    let claims = good_claims(id, home.now());
     let named = json!({"alg": "ES256", "kid": "k1", "typ": "client-authentication+jwt"});
     server.service_token(asks_with(&key.sign(&named, &claims)?)).await?;
     server.service_token(asks_with(&assertion(json!({"aud": [ISSUER]}))?)).await?;
-    let fraction = json!({"exp": now_at(&home).timestamp() as f64 + 60.5});
+    let fraction = json!({"exp": home.now().timestamp() as f64 + 60.5});
     server.service_token(asks_with(&assertion(fraction)?)).await?;
     let named = IssueServiceTokenRequest { client_id: id.to_owned(), ..asks_with(&assertion(json!({}))?) };
     server.service_token(named).await?;
@@ -132,7 +109,7 @@ async fn an_assertion_that_differs_in_one_thing_is_refused(home: Home) -> Outcom
     let admin = server.admin().await?;
     let (key, set) = one_key("k1")?;
     let (account, _) = account_with(&registrar, registered(&set)).await?;
-    let (id, now) = (account.client_id.as_str(), now_at(&home));
+    let (id, now) = (account.client_id.as_str(), home.now());
     let with = |name: &str, value: Value| {
         let mut claims = good_claims(id, now);
         claims[name] = value;
@@ -220,7 +197,7 @@ async fn an_assertion_is_good_once_whoever_brings_it(home: Home) -> Outcome {
     let registrar = Registrar::of(&server).await?;
     let (key, set) = one_key("k1")?;
     let (account, _) = account_with(&registrar, registered(&set)).await?;
-    let assertion = || key.sign(&header("k1"), &good_claims(&account.client_id, now_at(&home)));
+    let assertion = || key.sign(&header("k1"), &good_claims(&account.client_id, home.now()));
     let other = home.another("").await?;
 
     let once = assertion()?;
@@ -256,8 +233,7 @@ async fn keys_are_found_where_the_service_publishes_them(home: Home) -> Outcome 
     let published = KeyServer::serving(&set).await?;
     let keys = PrivateKeyJwt { jwks_uri: published.url(), ..Default::default() };
     let (account, _) = account_with(&registrar, keys).await?;
-    let signed =
-        |key: &Key, kid: &str| key.sign(&header(kid), &good_claims(&account.client_id, now_at(&home)));
+    let signed = |key: &Key, kid: &str| key.sign(&header(kid), &good_claims(&account.client_id, home.now()));
     for _ in 0..3 {
         server.service_token(asks_with(&signed(&first, "k1")?)).await?;
     }
@@ -308,34 +284,6 @@ async fn keys_that_give_something_away_are_not_registered(home: Home) -> Outcome
     ] {
         assert_eq!(refusal(registrar.try_credential(request).await), invalid());
     }
-    server.stop().await
-}
-
-async fn a_client_in_python_proves_itself(home: Home) -> Outcome {
-    let server = home.start().await?;
-    let registrar = Registrar::of(&server).await?;
-    let file = home.dir().join("private.pem");
-    let set = run_client(client("service_token.py").arg("key").arg(&file)).await?;
-    let (account, _) = account_with(&registrar, registered(&serde_json::from_str(&set)?)).await?;
-    let mut python = client("service_token.py");
-    python.args(["token", &server.address.to_string(), ISSUER, &account.client_id]);
-    let token = run_client(python.arg(&file).args(["ES256", "ledger"])).await?;
-    assert!(server.is_active(token.trim(), true).await?);
-    assert_eq!(parts_of(token.trim())?.1["scope"], "read");
-    server.stop().await
-}
-
-async fn a_client_in_javascript_proves_itself(home: Home) -> Outcome {
-    let server = home.start().await?;
-    let registrar = Registrar::of(&server).await?;
-    let private = home.dir().join("private.pem");
-    let set = run_client(client("service_token.mjs").arg("key").arg(&private)).await?;
-    let (account, _) = account_with(&registrar, registered(&serde_json::from_str(&set)?)).await?;
-    let mut node = client("service_token.mjs");
-    node.arg("token").arg(file("proto"));
-    node.args([&server.address.to_string(), ISSUER, &account.client_id]);
-    let token = run_client(node.arg(&private).arg("ledger")).await?;
-    assert!(server.is_active(token.trim(), true).await?);
     server.stop().await
 }
 

@@ -3,7 +3,7 @@
 use tessera::proto::{Device, EventOutcome};
 use tonic::Code;
 
-use crate::support::{BEHIND_A_PROXY, Home, Outcome, Server, refresh_at, refusal, stories};
+use crate::support::{BEHIND_A_PROXY, Home, Outcome, Server, refresh_at, refusal, revoked, stories};
 
 stories! {
     another_device_is_ignored_where_it_may_be,
@@ -28,10 +28,6 @@ async fn refresh_on(server: &Server, kind: &str, refresh_token: &str) -> Result<
 async fn refused_on(server: &Server, kind: &str, refresh_token: &str) -> (Code, String) {
     let device = Device { r#type: kind.to_owned(), ..Device::default() };
     refusal(server.auth().refresh(refresh_at(HERE, refresh_token, Some(device))).await)
-}
-
-fn revoked() -> (Code, String) {
-    (Code::Unauthenticated, "TOKEN_REVOKED".to_owned())
 }
 
 async fn another_device_is_ignored_where_it_may_be(home: Home) -> Outcome {

@@ -18,8 +18,8 @@ use tessera::{
 use tonic::{Code, Request, Response, Status};
 
 use crate::support::{
-    Holder, Home, Outcome, PASSWORD, Server, authorized, bound, client, file, login_as, parts_of, proved,
-    refresh_with, refusal, run_client, stories, story, with_proofs,
+    Holder, Home, Outcome, PASSWORD, Server, authorized, bound, client, file, invalid_token, login_as,
+    parts_of, proved, refresh_with, refusal, revoked, run_client, stories, story, with_proofs,
 };
 
 stories! {
@@ -34,10 +34,6 @@ story!(a_client_in_javascript_holds_a_key, binary: Binary);
 const LOGIN: &str = "/tessera.v1.Auth/Login";
 const REFRESH: &str = "/tessera.v1.Auth/Refresh";
 const LIST: &str = "/tessera.v1.Session/ListSessions";
-
-fn invalid_token() -> (Code, String) {
-    (Code::Unauthenticated, "TOKEN_INVALID".to_owned())
-}
 
 fn invalid_proof() -> (Code, String) {
     (Code::Unauthenticated, "INVALID_DPOP_PROOF".to_owned())
@@ -92,7 +88,7 @@ async fn a_session_is_bound_to_the_key_that_began_it(home: Home) -> Outcome {
 
     let proof = holder.proof("/tessera.v1.Auth/Logout", home.now(), Some(token))?;
     server.auth().logout(proved(token, &proof, LogoutRequest {})).await?;
-    let ended = (Code::Unauthenticated, "TOKEN_REVOKED".to_owned());
+    let ended = revoked();
     assert_eq!(refusal(list(&home, &server, &holder, token).await), ended);
 
     let before = server.sign_in("anna", "web").await?;

@@ -16,8 +16,8 @@ use tessera::{
 use tonic::{Code, Response, Status};
 
 use crate::support::{
-    Home, Kind, Outcome, PASSWORD, Registrar, Server, asks, authorized, device, orders, parts_of,
-    refresh_with, refusal, stories, timed_stories, words,
+    Home, Kind, Outcome, PASSWORD, Registrar, Server, asks, authorized, denied, device, invalid,
+    invalid_token, orders, parts_of, refresh_with, refusal, revoked, stories, timed_stories, words,
 };
 
 stories! {
@@ -35,14 +35,6 @@ timed_stories! {
 }
 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-
-fn denied() -> (Code, String) {
-    (Code::PermissionDenied, "INSUFFICIENT_SCOPE".to_owned())
-}
-
-fn invalid() -> (Code, String) {
-    (Code::InvalidArgument, "INVALID_FIELD".to_owned())
-}
 
 /// A service that calls others, and its own token.
 pub(super) struct Calling {
@@ -261,17 +253,13 @@ async fn who_may_not_exchange_is_refused(home: Home) -> Outcome {
     assert_eq!(refusal(without.try_exchange(&server, asked()).await), denied());
 
     let user = server.auth().exchange_token(authorized(&anna.access_token, asked())).await;
-    assert_eq!(refusal(user), (Code::Unauthenticated, "TOKEN_INVALID".to_owned()), "a user is no service");
+    assert_eq!(refusal(user), invalid_token(), "a user is no service");
     let nobody = server.auth().exchange_token(asked()).await;
     assert_eq!(refusal(nobody), (Code::Unauthenticated, "TOKEN_MISSING".to_owned()));
     let elsewhere =
         server.service_token(asks(&without.account.client_id, &without.secret)).await?.access_token;
     let elsewhere = server.auth().exchange_token(authorized(&elsewhere, asked())).await;
-    assert_eq!(
-        refusal(elsewhere),
-        (Code::Unauthenticated, "TOKEN_INVALID".to_owned()),
-        "for another audience"
-    );
+    assert_eq!(refusal(elsewhere), invalid_token(), "for another audience");
     server.stop().await
 }
 
@@ -290,7 +278,7 @@ async fn it_ends_with_the_session_and_with_each_who_acts(home: Home) -> Outcome 
         DisableServiceAccountRequest { service_account_id: first.account.service_account_id.clone() };
     server.service_accounts().disable_service_account(authorized(&registrar.token, request)).await?;
     assert!(!is_active(&server, &to_third.access_token).await?);
-    let revoked = (Code::Unauthenticated, "TOKEN_REVOKED".to_owned());
+    let revoked = revoked();
     let refused = first.try_exchange(&server, exchanging(&anna.access_token, "second", &["read"])).await;
     assert_eq!(refusal(refused), revoked);
     let refused = second.try_exchange(&server, exchanging(&to_second.access_token, "third", &["read"])).await;

@@ -10,7 +10,9 @@ use tessera::proto::{
 };
 use tonic::{Code, Status};
 
-use crate::support::{Home, Kind, Outcome, Server, authorized, refusal, stories, timed_stories};
+use crate::support::{
+    Home, Kind, Outcome, Server, authorized, invalid_token, refusal, revoked, stories, timed_stories,
+};
 
 stories! {
     a_refresh_gives_the_next_tokens,
@@ -38,10 +40,6 @@ async fn refused(server: &Server, refresh_token: &str) -> (Code, String) {
 
 fn reused() -> (Code, String) {
     (Code::Unauthenticated, "TOKEN_REUSED".to_owned())
-}
-
-fn revoked() -> (Code, String) {
-    (Code::Unauthenticated, "TOKEN_REVOKED".to_owned())
 }
 
 async fn is_accepted(server: &Server, access_token: &str) -> bool {
@@ -190,7 +188,7 @@ async fn a_forged_refresh_token_is_refused_and_harms_nobody(home: Home) -> Outco
     let server = home.start().await?;
     let anna = server.anna().await?;
     refresh(&server, &anna.refresh_token).await?;
-    let invalid = (Code::Unauthenticated, "TOKEN_INVALID".to_owned());
+    let invalid = invalid_token();
     // The session's id, the generation, the tag.
     for index in [5, 24, 30, 56] {
         assert_eq!(refused(&server, &forged(&anna.refresh_token, index)?).await, invalid, "byte {index}");

@@ -15,8 +15,8 @@ use tessera::{
 use tonic::{Code, Status};
 
 use crate::support::{
-    Home, Kind as HomeKind, Outcome, PASSWORD, Person, Registrar, Server, asks, authorized, device, orders,
-    parts_of, refusal, stories, words,
+    Home, Kind as HomeKind, Outcome, PASSWORD, Person, Registrar, Server, asks, authorized, denied, device,
+    invalid, invalid_token, not_found, orders, parts_of, refusal, stories, words, wrong,
 };
 
 stories! {
@@ -33,22 +33,6 @@ stories! {
 
 /// The service's own name by default.
 const ISSUER: &str = "http://127.0.0.1:50051";
-
-fn denied() -> (Code, String) {
-    (Code::PermissionDenied, "INSUFFICIENT_SCOPE".to_owned())
-}
-
-fn wrong() -> (Code, String) {
-    (Code::Unauthenticated, "INVALID_CREDENTIALS".to_owned())
-}
-
-fn invalid() -> (Code, String) {
-    (Code::InvalidArgument, "INVALID_FIELD".to_owned())
-}
-
-fn not_found() -> (Code, String) {
-    (Code::NotFound, "NOT_FOUND".to_owned())
-}
 
 impl Registrar<'_> {
     async fn disable(&self, id: &str) -> Result<(), Status> {
@@ -409,7 +393,7 @@ async fn one_token_of_a_service_is_revoked_by_its_admin(home: Home) -> Outcome {
     assert_eq!(refusal(refused), denied());
     assert_eq!(
         refusal(server.session().list_sessions(authorized(&first, Default::default())).await),
-        (Code::Unauthenticated, "TOKEN_INVALID".to_owned()),
+        invalid_token(),
         "it is for somebody else",
     );
     server.auth().revoke_token(authorized(&registrar.token, revoke(&first))).await?;

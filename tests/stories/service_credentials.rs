@@ -7,11 +7,10 @@ use tessera::{
         IssueServiceTokenRequest, create_credential_request::Kind,
     },
 };
-use tonic::Code;
 
 use crate::support::{
-    Home, Kind as HomeKind, Outcome, Registrar, asks, eventually, orders, refusal, stories, timed_stories,
-    words,
+    Home, Kind as HomeKind, Outcome, Registrar, asks, denied, eventually, invalid, not_found, orders,
+    refusal, stories, timed_stories, words, wrong,
 };
 
 stories! {
@@ -21,22 +20,6 @@ stories! {
 timed_stories! {
     credentials_are_exchanged_without_a_gap,
     a_credential_ends_in_its_time,
-}
-
-fn denied() -> (Code, String) {
-    (Code::PermissionDenied, "INSUFFICIENT_SCOPE".to_owned())
-}
-
-fn wrong() -> (Code, String) {
-    (Code::Unauthenticated, "INVALID_CREDENTIALS".to_owned())
-}
-
-fn invalid() -> (Code, String) {
-    (Code::InvalidArgument, "INVALID_FIELD".to_owned())
-}
-
-fn not_found() -> (Code, String) {
-    (Code::NotFound, "NOT_FOUND".to_owned())
 }
 
 async fn a_wrong_credential_is_one_answer_and_stands_in_the_trail(home: Home) -> Outcome {

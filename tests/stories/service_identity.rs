@@ -9,10 +9,9 @@ use tessera::{
     clock::{Clock, SystemClock},
     domain::algorithm::Algorithm,
     proto::{
-        CreateCredentialRequest, CreateServiceAccountRequest, DisableServiceAccountRequest,
-        EnableServiceAccountRequest, Federated, LoginRequest, LogoutRequest, PrivateKeyJwt,
-        RevokeTokenRequest, ServiceAccount, create_credential_request::Kind,
-        create_trusted_issuer_request::Keys,
+        CreateCredentialRequest, DisableServiceAccountRequest, EnableServiceAccountRequest, Federated,
+        LoginRequest, LogoutRequest, PrivateKeyJwt, RevokeTokenRequest, ServiceAccount,
+        create_credential_request::Kind, create_trusted_issuer_request::Keys,
     },
     verifier::{
         AccessToken, Credential, Guard, IdentityError, ServiceIdentity, ServiceTokens, Verifier, WithToken,
@@ -23,8 +22,8 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::trusted_issuers::{register, with_keys};
 use crate::support::{
-    Guarded, Home, Key, Kind as HomeKind, Outcome, PASSWORD, Proxy, Registrar, Server, authorized, device,
-    eventually, jwks, one_key, orders, parts_of, process_stories, stories, timed_stories, words,
+    Guarded, Home, Key, Kind as HomeKind, Outcome, PASSWORD, Proxy, Registrar, Server, authorized, deputy,
+    device, eventually, jwks, one_key, orders, parts_of, process_stories, stories, timed_stories, words,
 };
 
 stories! {
@@ -359,13 +358,7 @@ async fn a_disabled_service_is_told_so(home: Home) -> Outcome {
 /// The service `orders`, which may act at `ledger` for those who call it.
 async fn acting(home: &Home, server: &Server) -> Result<ServiceIdentity, Box<dyn Error>> {
     let registrar = Registrar::of(server).await?;
-    let account = registrar
-        .create(CreateServiceAccountRequest {
-            allowed_audiences: words(&["tessera", "ledger"]),
-            allowed_grants: words(&["client_credentials", "token_exchange"]),
-            ..orders()
-        })
-        .await?;
+    let account = registrar.create(deputy()).await?;
     let (secret, _) = registrar.secret(&account).await?;
     Ok(identity(home, server.url(), &account, Credential::client_secret(secret))?)
 }

@@ -9,12 +9,10 @@ use tessera::{
 };
 use tonic::{Request, metadata::MetadataValue};
 
-use super::mutual_tls::{
-    ORDERS_URI, Shop, bare, credential, exchanger, exchanging, not_holder, token, wrong,
-};
+use super::mutual_tls::{bare, credential, exchanger, exchanging, token};
 use crate::support::{
-    Authority, Home, Leaf, Outcome, Registrar, audience_token, authorized, orders, parts_of, refusal,
-    stories, words,
+    Authority, Home, Leaf, ORDERS_URI, Outcome, Registrar, Shop, audience_token, authorized, invalid_token,
+    orders, parts_of, refusal, stories, words, wrong,
 };
 
 stories! {
@@ -94,7 +92,7 @@ async fn a_trusted_proxy_tells_the_certificate_of_its_client(home: Home) -> Outc
     let bad: [&[&str]; 4] = [&[], &[&other], &[&former], &[&own, &own]];
     for lines in bad {
         let refused = server.auth().exchange_token(told(XFCC, lines, asked())?).await;
-        assert_eq!(refusal(refused), not_holder(), "{lines:?}");
+        assert_eq!(refusal(refused), invalid_token(), "{lines:?}");
     }
     server.stop().await
 }

@@ -8,7 +8,8 @@ use tessera::proto::{
 use tonic::Code;
 
 use crate::support::{
-    Home, Outcome, PASSWORD, Person, Server, authorized, login_as, refresh_with, refusal, stories,
+    Home, Outcome, PASSWORD, Person, Server, authorized, denied, login_as, not_found, refresh_with, refusal,
+    stories,
 };
 
 stories! {
@@ -18,10 +19,6 @@ stories! {
     nobody_locks_itself_out,
     a_tenants_admin_reaches_its_own_tenant_and_no_other,
     the_same_name_lives_in_two_tenants,
-}
-
-fn not_found() -> (Code, String) {
-    (Code::NotFound, "NOT_FOUND".to_owned())
 }
 
 async fn a_user_is_made_shown_changed_and_listed(home: Home) -> Outcome {
@@ -205,7 +202,7 @@ async fn a_tenants_admin_reaches_its_own_tenant_and_no_other(home: Home) -> Outc
         refusal(server.tenants().get_tenant(authorized(&blue.access_token, tenant("red"))).await),
         not_found()
     );
-    let scope = (Code::PermissionDenied, "INSUFFICIENT_SCOPE".to_owned());
+    let scope = denied();
     let list = authorized(&blue.access_token, ListTenantsRequest::default());
     assert_eq!(refusal(server.tenants().list_tenants(list).await), scope);
     let create = CreateTenantRequest { name: "green".to_owned(), display_name: String::new() };

@@ -8,6 +8,7 @@ mod clients;
 mod clock;
 mod envoy;
 mod forge;
+mod grpcurl;
 mod guarded;
 mod holder;
 mod issuer;
@@ -17,8 +18,10 @@ mod places;
 mod postgres;
 mod private_keys;
 mod proxy;
+mod refusals;
 mod server;
 mod services;
+mod shop;
 mod watcher;
 
 pub use authority::{Authority, Leaf, over_tls, replace};
@@ -26,18 +29,19 @@ pub use clients::{client, file, installed, run_client};
 pub use clock::{ShiftedClock, TestClock};
 pub use envoy::{Envoy, Provider};
 pub use forge::{Forge, Key, parts_of, sign_hs256, unsigned};
+pub use grpcurl::Grpcurl;
 pub use guarded::{Guarded, audience_token};
 pub use holder::{Holder, bound, proof_claims, proved, with_proofs};
 pub use issuer::Issuer;
 pub use key_server::{KeyServer, jwks, one_key};
-pub use people::{
-    ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, reason, refresh_with, refusal,
-};
+pub use people::{ADMIN_PASSWORD, PASSWORD, Person, authorized, device, login_as, refresh_with};
 pub use places::{BEHIND_A_PROXY, at, refresh_at};
 pub use postgres::{OwnPostgres, query as query_postgres};
 pub use proxy::Proxy;
+pub use refusals::{denied, invalid, invalid_token, not_found, reason, refusal, revoked, wrong};
 pub use server::{Ended, FENCE, Home, Kind, Server, eventually, run, signal};
-pub use services::{Registrar, asks, orders, words};
+pub use services::{Registrar, asks, deputy, orders, words};
+pub use shop::{ORDERS_URI, Shop};
 pub use watcher::Watching;
 
 /// What a test ends with: any error fails it.

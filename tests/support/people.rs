@@ -1,12 +1,11 @@
-//! People who use the service, and what they are refused.
+//! People who use the service.
 
 use std::error::Error;
 
 use tessera::proto::{
     CreateUserRequest, Device, LoginRequest, LoginResponse, RefreshRequest, VerifyTokenRequest,
 };
-use tonic::{Code, Request, Response, Status, metadata::MetadataValue};
-use tonic_types::StatusExt;
+use tonic::{Request, metadata::MetadataValue};
 
 use super::Server;
 
@@ -119,18 +118,4 @@ impl Server {
         self.make_user(&admin, "anna").await?;
         self.sign_in("anna", "web").await
     }
-}
-
-/// The reason of a refusal.
-pub fn reason(status: &Status) -> String {
-    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
-}
-
-/// The code and the reason of a call that must be refused.
-pub fn refusal<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -> (Code, String) {
-    let status = result.expect_err("it was to be refused");
-    let info = status.get_error_details();
-    let info = info.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
-    assert_eq!(info.domain, "tessera");
-    (status.code(), info.reason.clone())
 }

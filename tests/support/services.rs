@@ -27,6 +27,15 @@ pub fn orders() -> CreateServiceAccountRequest {
     }
 }
 
+/// The same account, which may also ask tokens for Tessera itself and exchange those of whoever called it.
+pub fn deputy() -> CreateServiceAccountRequest {
+    CreateServiceAccountRequest {
+        allowed_audiences: words(&["tessera", "ledger"]),
+        allowed_grants: words(&["client_credentials", "token_exchange"]),
+        ..orders()
+    }
+}
+
 /// A request for a token for `ledger`, proved with a secret.
 pub fn asks(client_id: &str, client_secret: &str) -> IssueServiceTokenRequest {
     IssueServiceTokenRequest {
@@ -98,15 +107,27 @@ impl<'s> Registrar<'s> {
         self.server.service_accounts().create_credential(authorized(&self.token, request)).await
     }
 
-    /// Gives an account a secret; gives that and the credential's id.
-    pub async fn secret(&self, account: &ServiceAccount) -> Result<(String, String), Box<dyn Error>> {
+    /// Gives an account a credential of this kind; gives the secret that the server made up, and the credential's id.
+    async fn make(&self, account: &ServiceAccount, kind: Kind) -> Result<(String, String), Box<dyn Error>> {
         let request = CreateCredentialRequest {
             service_account_id: account.service_account_id.clone(),
-            kind: Some(Kind::ClientSecret(ClientSecret {})),
+            kind: Some(kind),
             ..Default::default()
         };
         let reply = self.try_credential(request).await?.into_inner();
         Ok((reply.client_secret, reply.credential.ok_or("no credential")?.credential_id))
+    }
+
+    /// Gives an account a secret; gives that and the credential's id.
+    pub async fn secret(&self, account: &ServiceAccount) -> Result<(String, String), Box<dyn Error>> {
+        self.make(account, Kind::ClientSecret(ClientSecret {})).await
+    }
+
+    /// Gives an account a credential that is no secret; gives its id.
+    pub async fn credential(&self, account: &ServiceAccount, kind: Kind) -> Result<String, Box<dyn Error>> {
+        let (secret, id) = self.make(account, kind).await?;
+        assert_eq!(secret, "");
+        Ok(id)
     }
 
     /// Ends a credential.

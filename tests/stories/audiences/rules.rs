@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 
 use super::{Hands, login_for, refused, tokens_for};
 use crate::support::{
-    Home, Outcome, PASSWORD, Registrar, Server, authorized, device, eventually, orders, parts_of,
+    Home, Outcome, PASSWORD, Registrar, Server, authorized, denied, device, eventually, orders, parts_of,
     refresh_with, refusal, stories, timed_stories, words,
 };
 
@@ -26,10 +26,6 @@ stories! {
 }
 timed_stories! {
     a_token_lives_no_longer_than_each_audience_allows,
-}
-
-fn denied() -> (Code, String) {
-    refused(Code::PermissionDenied, "INSUFFICIENT_SCOPE")
 }
 
 fn seconds(seconds: i64) -> Option<Duration> {

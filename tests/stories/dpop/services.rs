@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 use tessera::{
     clock::Clock,
     domain::algorithm::Algorithm,
-    proto::{CreateServiceAccountRequest, ExchangeTokenRequest, IssueServiceTokenRequest, Tokens},
+    proto::{ExchangeTokenRequest, IssueServiceTokenRequest, Tokens},
     verifier::{ConnectedVerifier, Guard, GuardInterceptor, KeyProofs, Requirement, Verifier},
 };
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 
-use super::{invalid_proof, invalid_token};
+use super::invalid_proof;
 use crate::support::{
-    Guarded, Holder, Home, Outcome, PASSWORD, Registrar, Server, asks, authorized, eventually, login_as,
-    orders, parts_of, proved, refusal, stories, timed_stories, with_proofs, words,
+    Guarded, Holder, Home, Outcome, PASSWORD, Registrar, Server, asks, authorized, deputy, eventually,
+    invalid_token, login_as, parts_of, proved, refusal, stories, timed_stories, with_proofs, words,
 };
 
 stories! {
@@ -36,13 +36,7 @@ const CHECK: &str = "/grpc.health.v1.Health/Check";
 /// An account that may exchange tokens, and how it asks for its own.
 async fn account(server: &Server) -> Result<IssueServiceTokenRequest, Box<dyn Error>> {
     let registrar = Registrar::of(server).await?;
-    let account = registrar
-        .create(CreateServiceAccountRequest {
-            allowed_audiences: words(&["tessera", "ledger"]),
-            allowed_grants: words(&["client_credentials", "token_exchange"]),
-            ..orders()
-        })
-        .await?;
+    let account = registrar.create(deputy()).await?;
     let (secret, _) = registrar.secret(&account).await?;
     Ok(IssueServiceTokenRequest { audience: words(&["tessera"]), ..asks(&account.client_id, &secret) })
 }
