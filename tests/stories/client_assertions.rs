@@ -91,6 +91,8 @@ async fn a_service_signs_for_itself(home: Home) -> Outcome {
     let named = json!({"alg": "ES256", "kid": "k1", "typ": "client-authentication+jwt"});
     server.service_token(asks_with(&key.sign(&named, &claims)?)).await?;
     server.service_token(asks_with(&assertion(json!({"aud": [ISSUER]}))?)).await?;
+    let unnamed = key.sign(&json!({"alg": "ES256"}), &good_claims(id, home.now()))?;
+    server.service_token(asks_with(&unnamed)).await?;
     let fraction = json!({"exp": home.now().timestamp() as f64 + 60.5});
     server.service_token(asks_with(&assertion(fraction)?)).await?;
     let named = IssueServiceTokenRequest { client_id: id.to_owned(), ..asks_with(&assertion(json!({}))?) };

@@ -120,6 +120,10 @@ async fn a_service_is_told_about_its_own_tokens_alone(home: Home) -> Outcome {
         assert_eq!(billing.ask(request).await?, nothing());
     }
 
+    // Whoever does not say what it is, is what it is called.
+    let nobodys = audience_token(&server, "anna", &["nobody"], &[]).await?;
+    assert!(nobody.knows(&nobodys).await? && !orders.knows(&nobodys).await?);
+
     // What was issued to it is its own, whoever it is for.
     let mut ledger = orders.asks.clone();
     ledger.audience = words(&["ledger"]);

@@ -17,6 +17,7 @@ use crate::support::{
 stories! {
     a_pod_proves_itself_with_the_token_of_its_cluster,
     a_spiffe_id_proves_itself,
+    a_trust_domain_vouches_for_its_own,
     only_issuers_that_are_trusted_may_vouch,
 }
 
@@ -141,6 +142,39 @@ async fn a_spiffe_id_proves_itself(home: Home) -> Outcome {
     for subject in ["spiffe://shop.example/ns/shop/sa/orders/x", "spiffe://shop.example/ns/shop/sa/order", ""]
     {
         assert_eq!(refusal(server.issue(asks_with(id, &signed(subject)?)).await), wrong(), "{subject}");
+    }
+    server.stop().await
+}
+
+/// A JWT-SVID need not say `iss`, and may say that it is of the type JOSE.
+async fn a_trust_domain_vouches_for_its_own(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let (registrar, admin) = (Registrar::of(&server).await?, server.admin().await?);
+    let (key, set) = one_key("s1")?;
+    let domain = "spiffe://shop.example";
+    register(&server, &admin, with_keys(domain, Keys::JwksJson(bundle(&set)?.to_string()))).await?;
+    let account = registrar.create(orders()).await?;
+    let id = account.client_id.as_str();
+    let of_orders = federated(domain, "spiffe://shop.example/ns/shop/sa/orders", &[]);
+    registrar.credential(&account, of_orders).await?;
+    let signed = |typ: &str, subject: &str| {
+        let mut claims = svid(&home, subject);
+        claims.as_object_mut().ok_or("no object")?.remove("iss");
+        key.sign(&json!({"alg": "ES256", "kid": "s1", "typ": typ}), &claims)
+    };
+    let orders = "spiffe://shop.example/ns/shop/sa/orders";
+    for typ in ["JOSE", "JWT"] {
+        server.service_token(asks_with(id, &signed(typ, orders)?)).await?;
+    }
+    for (typ, subject) in [
+        ("JWE", orders),
+        ("JWT", "spiffe://shop.example/ns/shop/sa/payments"),
+        ("JWT", "spiffe://shop.example.net/ns/shop/sa/orders"),
+        ("JWT", "spiffe://"),
+        ("JWT", "orders"),
+    ] {
+        let refused = server.issue(asks_with(id, &signed(typ, subject)?)).await;
+        assert_eq!(refusal(refused), wrong(), "{typ} {subject}");
     }
     server.stop().await
 }

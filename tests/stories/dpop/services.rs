@@ -14,13 +14,15 @@ use tonic_health::pb::HealthCheckRequest;
 
 use super::invalid_proof;
 use crate::support::{
-    Guarded, Holder, Home, Outcome, PASSWORD, Registrar, Server, asks, authorized, deputy, eventually,
-    invalid_token, login_as, parts_of, proved, refusal, stories, timed_stories, with_proofs, words,
+    Guarded, Holder, Home, Outcome, PASSWORD, Registrar, Server, asks, authorized, denied, deputy,
+    eventually, invalid_token, login_as, parts_of, proved, refusal, stories, timed_stories, with_proofs,
+    words,
 };
 
 stories! {
     a_service_gets_a_token_for_its_key,
     a_service_acts_with_a_key_of_its_own,
+    what_is_bound_is_taken_from_whom_it_is_for,
 }
 timed_stories! {
     a_guarded_service_wants_the_proof,
@@ -149,6 +151,32 @@ async fn a_service_acts_with_a_key_of_its_own(home: Home) -> Outcome {
     let proof = person.proof(EXCHANGE, home.now(), Some(&own))?;
     let strangers = auth.exchange_token(proved(&own, &proof, exchanging(&subject))).await;
     assert_eq!(refusal(strangers), invalid_token());
+    server.stop().await
+}
+
+/// Whoever else gets hold of it has seen no proof.
+async fn what_is_bound_is_taken_from_whom_it_is_for(home: Home) -> Outcome {
+    let server = home.start().await?;
+    server.anna().await?;
+    let own = server.service_token(account(&server).await?).await?.access_token;
+    let person = Holder::new(Algorithm::Es256)?;
+    for (holder, audience, is_taken) in
+        [(None, "billing", true), (Some(&person), "billing", false), (Some(&person), "orders", true)]
+    {
+        let subject = anna_at(&home, &server, holder, audience).await?.access_token;
+        let request = ExchangeTokenRequest {
+            subject_token: subject,
+            subject_token_type: "urn:ietf:params:oauth:token-type:access_token".to_owned(),
+            audience: words(&["ledger"]),
+            scope: words(&["read"]),
+            ..Default::default()
+        };
+        let outcome = server.auth().exchange_token(authorized(&own, request)).await;
+        assert_eq!(outcome.is_ok(), is_taken, "{audience}");
+        if !is_taken {
+            assert_eq!(refusal(outcome), denied());
+        }
+    }
     server.stop().await
 }
 
