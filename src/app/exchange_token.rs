@@ -1,15 +1,20 @@
 //! Gives a service a token with which it acts for another one (RFC 8693).
 
+use std::sync::Arc;
+
 use chrono::{DateTime, SubsecRound, Utc};
 use uuid::Uuid;
 
 use super::{App, Error, ServiceCaller, ServiceToken, record::By, service_cache::Service};
-use crate::domain::{
-    InvalidField,
-    audience::Way,
-    audit::{Action, Origin, Target},
-    claims::{Actor, Claims, Confirmation, OWN_AUDIENCE, PASSWORD_CHANGE_SCOPE},
-    service_account::{Grant, ServiceAccount},
+use crate::{
+    domain::{
+        InvalidField,
+        audience::Way,
+        audit::{Action, Origin, Target},
+        claims::{Actor, Claims, Confirmation, OWN_AUDIENCE, PASSWORD_CHANGE_SCOPE},
+        service_account::{Grant, ServiceAccount},
+    },
+    verifier::KeyProof,
 };
 
 /// The longest chain of those who act, the newest among them.
@@ -27,7 +32,7 @@ pub struct ExchangeToken {
     /// Scopes.
     pub scope: Vec<String>,
     /// A key that the caller has shown, which the token is to be bound to.
-    pub key: Option<String>,
+    pub key: Option<Arc<KeyProof>>,
 }
 
 /// Checks the subject's token and what the caller may ask for, and signs. Warm, it asks the database nothing.
@@ -51,9 +56,12 @@ async fn attempt(
     // Its token was good a moment ago; what it may do is what its account says now.
     let service = app.service(caller.account_id).await?.ok_or(Error::TokenRevoked)?;
     match exchange(app, caller, &service, asked).await {
-        Err(refusal @ (Error::InsufficientScope | Error::AccountDisabled | Error::TenantSuspended)) => {
-            Err(record(app, &service, origin, refusal).await)
-        }
+        Err(
+            refusal @ (Error::InsufficientScope
+            | Error::AccountDisabled
+            | Error::TenantSuspended
+            | Error::InvalidKeyProof(_)),
+        ) => Err(record(app, &service, origin, refusal).await),
         outcome => outcome,
     }
 }
@@ -78,6 +86,9 @@ async fn exchange(
     asked: ExchangeToken,
 ) -> Result<ServiceToken, Error> {
     let account = &service.account;
+    if let Some(proof) = &asked.key {
+        app.take_key_proof(proof)?;
+    }
     if account.disable_time.is_some() {
         return Err(Error::AccountDisabled);
     }
@@ -88,7 +99,7 @@ async fn exchange(
     let subject = app.check(&asked.subject_token, &[], None).await?;
     permit(app, account, &subject, &asked, is_delegated)?;
     // Whoever has to show something with its own token has to show it with this one. A key it has shown with this call.
-    let cnf = Confirmation::of(asked.key.as_deref(), caller.certificate());
+    let cnf = Confirmation::of(asked.key.as_deref().map(KeyProof::key), caller.certificate());
     let claims = acting(app, account, subject, asked, is_delegated, app.now())?;
     let claims = Claims { cnf, ..claims };
     app.sign_for_service(account, claims, app.now())
