@@ -25,6 +25,10 @@ use crate::{
 
 /// How often a silent connection is asked whether its other end is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// The most metadata of a call, in bytes. More than a proxy lets through (Envoy 60 KiB by default): at four times that HTTP/2 ends
+/// the connection, with the calls of others on it. And more than a token, a proof and a certificate have at most, so that each of
+/// them is refused in its own words where it is too long.
+const MAX_METADATA: u32 = 64 * 1024;
 
 /// Why the service can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +148,7 @@ pub async fn run(
     let serving = Server::builder()
         .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_max_header_list_size(MAX_METADATA)
         .serve_with_incoming_shutdown(Routes::from(router).prepare(), incoming, draining.cancelled());
     let drain = async {
         shutdown.await;

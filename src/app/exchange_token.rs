@@ -1,15 +1,20 @@
 //! Gives a service a token with which it acts for another one (RFC 8693).
 
+use std::sync::Arc;
+
 use chrono::{DateTime, SubsecRound, Utc};
 use uuid::Uuid;
 
 use super::{App, Error, ServiceCaller, ServiceToken, record::By, service_cache::Service};
-use crate::domain::{
-    InvalidField,
-    audience::Way,
-    audit::{Action, Origin, Target},
-    claims::{Actor, Claims, Confirmation, OWN_AUDIENCE, PASSWORD_CHANGE_SCOPE},
-    service_account::{Grant, ServiceAccount},
+use crate::{
+    domain::{
+        InvalidField,
+        audience::Way,
+        audit::{Action, Origin, Target},
+        claims::{Actor, Claims, Confirmation, OWN_AUDIENCE, PASSWORD_CHANGE_SCOPE},
+        service_account::{Grant, ServiceAccount},
+    },
+    verifier::KeyProof,
 };
 
 /// The longest chain of those who act, the newest among them.
@@ -27,7 +32,7 @@ pub struct ExchangeToken {
     /// Scopes.
     pub scope: Vec<String>,
     /// A key that the caller has shown, which the token is to be bound to.
-    pub key: Option<String>,
+    pub key: Option<Arc<KeyProof>>,
 }
 
 /// Checks the subject's token and what the caller may ask for, and signs. Warm, it asks the database nothing.
@@ -63,6 +68,7 @@ fn is_told(refusal: &Error) -> bool {
         Error::InsufficientScope
             | Error::AccountDisabled
             | Error::TenantSuspended
+            | Error::InvalidKeyProof(_)
             | Error::TokenInvalid(_)
             | Error::TokenExpired
             | Error::TokenRevoked
@@ -89,6 +95,9 @@ async fn exchange(
     mut asked: ExchangeToken,
 ) -> Result<ServiceToken, Error> {
     let account = &service.account;
+    if let Some(proof) = &asked.key {
+        app.take_key_proof(proof)?;
+    }
     if account.disable_time.is_some() {
         return Err(Error::AccountDisabled);
     }
@@ -99,7 +108,7 @@ async fn exchange(
     }
     permit(app, account, &subject, &asked, is_delegated)?;
     // Whoever has to show something with its own token has to show it with this one. A key it has shown with this call.
-    let cnf = Confirmation::of(asked.key.as_deref(), caller.certificate());
+    let cnf = Confirmation::of(asked.key.as_deref().map(KeyProof::key), caller.certificate());
     let claims = acting(app, account, subject, asked, is_delegated, app.now())?;
     let claims = Claims { cnf, ..claims };
     app.sign_for_service(account, claims, app.now())

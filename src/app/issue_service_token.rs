@@ -56,15 +56,18 @@ async fn attempt(app: &Arc<App>, asked: IssueServiceToken, origin: &Origin) -> R
         });
     }
     let account = &service.account;
-    match permit(app, account, &asked) {
+    let permitted = permit(app, account, &asked).and_then(|audience| {
+        asked.key.as_deref().map_or(Ok(()), |proof| app.take_key_proof(proof))?;
+        Ok(audience)
+    });
+    match permitted {
         Ok(audience) => {
-            if let Some(proof) = &asked.key {
-                app.take_key_proof(proof)?;
-            }
             let key = asked.key.as_deref().map(KeyProof::key);
             let cnf = Confirmation::of(key, asked.proof.certificate());
             app.issue_to_service(account, audience, asked.scope, cnf, app.now())
         }
+        // That there is no room for it says nothing of the account.
+        Err(Error::TooManyKeyProofs) => Err(Error::TooManyKeyProofs),
         Err(refusal) if service.recorded.refused.take() => {
             Err(record(app, account, Some(account.id), origin, refusal).await)
         }

@@ -184,7 +184,7 @@ impl Auth for Service {
         &self,
         request: Request<proto::ExchangeTokenRequest>,
     ) -> Result<Response<proto::ExchangeTokenResponse>, Status> {
-        let key = parse::key_proof(&request).map(|proof| proof.key().to_owned());
+        let key = parse::key_proof(&request);
         let (caller, origin, message) = parse::open_service(request)?;
         if ![TOKEN_TYPE, JWT_TYPE].contains(&message.subject_token_type.as_str()) {
             let problem = format!("is neither `{TOKEN_TYPE}` nor `{JWT_TYPE}`");

@@ -165,7 +165,7 @@ struct Head<'r> {
 /// Who may go on, and what it has shown.
 struct Admitted {
     caller: Known,
-    /// The proof of a key, where one counts; taken already where the caller is known.
+    /// The proof of a key, where one counts; used already unless the method gives out tokens.
     proof: Option<Arc<KeyProof>>,
     /// What its next proof is to carry.
     next_nonce: Option<String>,
@@ -198,8 +198,9 @@ async fn admit(app: &App, who: Who, head: Head<'_>) -> Result<Admitted, Error> {
         Scheme::Bearer => None,
     };
     let caller = authenticate(app, who, token, &shown).await?;
-    // Nobody who may not call fills the memory of those that were used.
-    if let Some(proved) = &proved {
+    // Nobody who may not call fills the memory of those that were used. What gives out tokens uses it by itself, and tells the
+    // trail where it was used before.
+    if let Some(proved) = proved.as_ref().filter(|_| !binds_tokens) {
         app.take_key_proof(&proved.proof)?;
     }
     Ok(Admitted::new(caller, proved))

@@ -136,9 +136,18 @@ async fn handshake(
             // Nobody takes it any more when the server stops.
             let _ = sender.send(Ok(Conn::new(Socket::Tls(Box::new(stream)), peer))).await;
         }
+        Ok(Err(error)) if is_of_certificate(&error) => {
+            tracing::info!(%error, %peer, "a client's certificate is refused");
+        }
         Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
     }
+}
+
+/// Whether a handshake failed since the client's certificate is not good. Nobody can tell whose it is.
+fn is_of_certificate(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 impl Connected for Conn {

@@ -42,6 +42,7 @@ mod sealing;
 mod service_accounts;
 mod service_credentials;
 mod service_identity;
+mod service_refusals;
 mod sessions;
 mod settings;
 mod signed_in;

@@ -20,12 +20,12 @@ use tessera::{
         TokenError, Verifier,
     },
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 use tonic::{Code, Status, transport::Channel};
 
 use crate::support::{
-    Home, Kind, Outcome, Person, Registrar, Server, audience_token, authorized, eventually, orders, reason,
-    stories, story, timed_stories, words,
+    FENCE, Home, Kind, Outcome, Person, Registrar, Server, Watching, audience_token, authorized, eventually,
+    orders, reason, stories, story, timed_stories, words,
 };
 
 stories! {
@@ -53,6 +53,19 @@ async fn refused(server: &Server, token: Option<&str>) -> (Code, String) {
 
 fn unauthenticated(reason: &str) -> (Code, String) {
     (Code::Unauthenticated, reason.to_owned())
+}
+
+/// What a stream ends with, which it must.
+async fn end_of(watching: &mut Watching) -> Result<(Code, String), Box<dyn Error>> {
+    let ending = async {
+        loop {
+            if let Err(status) = watching.hear().await {
+                return status;
+            }
+        }
+    };
+    let status = timeout(FENCE, ending).await.map_err(|_| "it goes on")?;
+    Ok((status.code(), reason(&status)))
 }
 
 /// A service account that is `orders`, and what it asks for a token for Tessera's own API with.
@@ -102,12 +115,7 @@ async fn whose_account_is_barred_hears_no_more(home: Home) -> Outcome {
     let mut another = server.watch_as(&server.service_token(others).await?.access_token).await?;
     let mut anonymous = server.watch().await?;
     registrar.bar(&account).await?;
-    let told = loop {
-        if let Err(status) = watching.hear().await {
-            break status;
-        }
-    };
-    assert_eq!((told.code(), reason(&told)), unauthenticated("TOKEN_REVOKED"));
+    assert_eq!(end_of(&mut watching).await?, unauthenticated("TOKEN_REVOKED"));
     assert_eq!(refused(&server, Some(&token)).await, unauthenticated("TOKEN_REVOKED"));
 
     let anna = server.anna().await?;
@@ -134,12 +142,7 @@ async fn that_a_tokens_time_has_passed_ends_no_stream(home: Home) -> Outcome {
     // It ends with its account all the same.
     let registrar = Registrar::of(&server).await?;
     registrar.bar(&account).await?;
-    let told = loop {
-        if let Err(status) = watching.hear().await {
-            break status;
-        }
-    };
-    assert_eq!((told.code(), reason(&told)), unauthenticated("TOKEN_REVOKED"));
+    assert_eq!(end_of(&mut watching).await?, unauthenticated("TOKEN_REVOKED"));
     server.stop().await
 }
 
