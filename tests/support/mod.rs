@@ -10,6 +10,7 @@ mod envoy;
 mod forge;
 mod guarded;
 mod holder;
+mod intermediary;
 mod issuer;
 mod key_server;
 mod people;
@@ -28,6 +29,7 @@ pub use envoy::{Envoy, Provider};
 pub use forge::{Forge, Key, parts_of, sign_hs256, unsigned};
 pub use guarded::{Guarded, audience_token};
 pub use holder::{Holder, bound, proof_claims, proved, with_proofs};
+pub use intermediary::Intermediary;
 pub use issuer::Issuer;
 pub use key_server::{KeyServer, jwks, one_key};
 pub use people::{
