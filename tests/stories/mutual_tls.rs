@@ -81,7 +81,7 @@ impl Shop {
     }
 
     /// Starts a server that asks for their certificates, and with these settings of its section.
-    async fn start(&self, home: &Home, more: &str) -> Result<Server> {
+    pub(super) async fn start(&self, home: &Home, more: &str) -> Result<Server> {
         let dir = home.dir().display();
         let toml = format!(
             "[server]\ntls_cert = \"{dir}/cert.pem\"\ntls_key = \"{dir}/key.pem\"\n\

@@ -1,6 +1,10 @@
 //! A service that gets its tokens by itself: once for all who ask, ahead of time, with whatever it proves itself with,
 //! and while the issuer is away.
 
+mod certificates;
+mod keys;
+mod lives;
+
 use std::{error::Error, fs, sync::Arc};
 
 use futures_util::future::join_all;
@@ -356,16 +360,18 @@ async fn a_disabled_service_is_told_so(home: Home) -> Outcome {
     server.stop().await
 }
 
-/// The service `orders`, which may act at `ledger` for those who call it.
+/// What the service `orders` is, where it may act at `ledger` for those who call it.
+fn exchanging_account() -> CreateServiceAccountRequest {
+    CreateServiceAccountRequest {
+        allowed_audiences: words(&["tessera", "ledger"]),
+        allowed_grants: words(&["client_credentials", "token_exchange"]),
+        ..orders()
+    }
+}
+
 async fn acting(home: &Home, server: &Server) -> Result<ServiceIdentity, Box<dyn Error>> {
     let registrar = Registrar::of(server).await?;
-    let account = registrar
-        .create(CreateServiceAccountRequest {
-            allowed_audiences: words(&["tessera", "ledger"]),
-            allowed_grants: words(&["client_credentials", "token_exchange"]),
-            ..orders()
-        })
-        .await?;
+    let account = registrar.create(exchanging_account()).await?;
     let (secret, _) = registrar.secret(&account).await?;
     Ok(identity(home, server.url(), &account, Credential::client_secret(secret))?)
 }

@@ -31,6 +31,11 @@ impl Prover {
         Self::new(self.key.clone(), self.clock.clone())
     }
 
+    /// Its key.
+    pub(in crate::verifier) fn key(&self) -> &HolderKey {
+        &self.key
+    }
+
     /// Adds a proof to the headers of a call of this path or URL.
     pub(in crate::verifier) fn show(&self, headers: &mut HeaderMap, path: &str, token: Option<&str>) {
         let made_for = ProofFor { method: Method::POST.as_str(), path, token };
