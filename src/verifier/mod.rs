@@ -61,7 +61,9 @@ use checked::CheckedTokens;
 pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale, Standing, StartError};
 #[cfg(feature = "encryption")]
 pub use decryption::DecryptionKey;
-pub use dpop::{BadHolderKey, BadOrigin, HolderKey, KeyProof, KeyProofs, NotTaken, ProofFor};
+pub use dpop::{
+    BadHolderKey, BadNonceSecret, BadOrigin, HolderKey, KeyProof, KeyProofs, NonceKey, NotTaken, ProofFor,
+};
 use endorsed::EndorsedKey;
 pub use foreign::{ClientAssertion, ForeignIssuer, Once};
 pub use foreign_keys::BadKeySet;

@@ -22,6 +22,7 @@ use tower_service::Service;
 use super::{TokenSource, not_begun};
 pub use held::AccessToken;
 pub(super) use held::Held;
+pub(super) use prover::NONCE;
 pub use prover::Prover;
 use replay::Replay;
 pub(super) use showing::{Showing, UNBOUND};

@@ -11,7 +11,8 @@ use crate::{
 };
 
 const PROOF: &str = "dpop";
-const NONCE: &str = "dpop-nonce";
+/// Where a server tells what the next proof is to carry.
+pub(in crate::verifier) const NONCE: &str = "dpop-nonce";
 
 /// Makes the proofs for one service. Cheap to clone.
 #[derive(Clone)]
