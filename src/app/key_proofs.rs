@@ -1,12 +1,9 @@
 //! Proofs that callers hold a key (DPoP, RFC 9449), and the nonces that these may have to carry.
 
-use secrecy::SecretSlice;
+use secrecy::{ExposeSecret, SecretSlice};
 
 use super::{App, Error};
-use crate::{
-    crypto::proof_nonce::NonceKey,
-    verifier::{BadOrigin, KeyProof, KeyProofs, ProofFor},
-};
+use crate::verifier::{BadOrigin, KeyProof, KeyProofs, NonceKey, ProofFor};
 
 /// Used proofs that are remembered, some 100 bytes each, for one to two minutes: 800 a second.
 const REMEMBERED: usize = 100_000;
@@ -34,15 +31,16 @@ impl KeyProofSettings {
 /// What proofs are checked with.
 pub(super) struct Proving {
     pub proofs: KeyProofs,
-    /// Each proof must carry a nonce that this key makes.
-    nonces: Option<NonceKey>,
 }
 
 impl Proving {
     pub(super) fn new(settings: &KeyProofSettings, refresh_secret: &SecretSlice<u8>) -> Result<Self, Error> {
-        let proofs = settings.proofs().map_err(|error| Error::Internal(error.to_string()))?;
-        let nonces = settings.nonce_required.then(|| NonceKey::derive(refresh_secret)).transpose()?;
-        Ok(Self { proofs, nonces })
+        let mut proofs = settings.proofs().map_err(|error| Error::Internal(error.to_string()))?;
+        if settings.nonce_required {
+            let key = NonceKey::derive(refresh_secret.expose_secret());
+            proofs = proofs.with_nonces(key.map_err(|error| Error::Internal(error.to_string()))?);
+        }
+        Ok(Self { proofs })
     }
 }
 
@@ -67,18 +65,11 @@ impl App {
     }
 
     fn check_proof_and_nonce(&self, proof: &str, made_for: &ProofFor<'_>) -> Result<Proved, Error> {
-        let Proving { proofs, nonces } = &self.proving;
+        let proofs = &self.proving.proofs;
         let (now, leeway) = (self.now(), self.settings.leeway);
         let proof = proofs.check(proof, made_for, now, leeway)?;
-        let Some(nonces) = nonces else { return Ok(Proved { proof, next_nonce: None }) };
-        let current = nonces.current(now);
-        match proof.nonce() {
-            Some(nonce) if nonces.is_good(nonce, now, leeway) => {
-                let next_nonce = (nonce != current).then_some(current);
-                Ok(Proved { proof, next_nonce })
-            }
-            _ => Err(Error::UseNonce(current)),
-        }
+        let next_nonce = proofs.check_nonce(&proof, now, leeway).map_err(Error::UseNonce)?;
+        Ok(Proved { proof, next_nonce })
     }
 
     /// Uses a proof, once for the call that it came with. Whether another replica saw it is not known here: what that is

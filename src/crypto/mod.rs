@@ -11,7 +11,6 @@ pub mod encryption;
 pub mod mac;
 pub mod making;
 pub mod passwords;
-pub mod proof_nonce;
 pub mod random;
 pub mod refresh_tag;
 pub mod sealing;

@@ -5,9 +5,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
+use http::{Uri, header::AUTHORIZATION};
+use tonic::{Code, Request, Response, Status};
 
-use super::{AccessToken, TokenError};
+use super::{
+    AccessToken, HolderKey, TokenError,
+    attach::{Prover, Showing},
+};
+use crate::clock::Clock;
 
 /// What comes of asking a [`CallToken`].
 pub type CallTokenFuture<'a> = Pin<Box<dyn Future<Output = Result<AccessToken, Status>> + Send + 'a>>;
@@ -17,12 +22,17 @@ pub trait CallToken: Send + Sync {
     /// A token that is good now. It is asked for with each call, so keep it until it is near its end; but not one that the
     /// issuer has `refused`, as it does once the account's tokens were ended.
     fn token(&self, refused: Option<AccessToken>) -> CallTokenFuture<'_>;
+
+    /// The key that its tokens are bound to (RFC 9449), where they are: it is shown with each call.
+    fn key(&self) -> Option<&HolderKey> {
+        None
+    }
 }
 
 /// The verifier's calls.
-#[derive(Default)]
 pub(super) struct Calls {
     source: Option<Arc<dyn CallToken>>,
+    showing: Showing,
     sent: Mutex<Sent>,
 }
 
@@ -34,26 +44,47 @@ struct Sent {
 }
 
 impl Calls {
-    pub(super) fn new(source: Option<Arc<dyn CallToken>>) -> Self {
-        Self { source, sent: Mutex::default() }
+    /// Those to the issuer that is reached there.
+    pub(super) fn new(source: Option<Arc<dyn CallToken>>, at: &Uri, clock: &Arc<dyn Clock>) -> Self {
+        let key = source.as_ref().and_then(|source| source.key());
+        let prover = key.map(|key| Prover::new(key.clone(), clock.clone()));
+        let showing = Showing::new(prover.as_ref(), Some(at));
+        Self { source, showing, sent: Mutex::default() }
     }
 
-    /// Makes a call, with a token where there is a source of them.
+    /// Makes a call of this method, with a token where there is a source of them.
     pub(super) async fn make<T, A, F>(
         &self,
-        mut request: Request<T>,
-        call: impl FnOnce(Request<T>) -> F,
-    ) -> Result<A, Status>
+        path: &str,
+        request: impl Fn() -> Request<T>,
+        call: impl Fn(Request<T>) -> F,
+    ) -> Result<Response<A>, Status>
     where
-        F: Future<Output = Result<A, Status>>,
+        F: Future<Output = Result<Response<A>, Status>>,
     {
-        if let Some(source) = &self.source {
-            let refused = self.take_refused();
-            let token = source.token(refused.clone()).await.inspect_err(|_| self.put_back(refused))?;
-            request.metadata_mut().insert("authorization", bearer(&token)?);
-            *self.sent() = Sent { token: Some(token), is_refused: false };
+        let Some(source) = &self.source else { return call(request()).await };
+        let mut answer = call(self.authorized(&**source, path, request()).await?).await;
+        // The token is good, and the proof of its key lacked what the issuer tells only now.
+        if self.showing.is_told(&answer) {
+            answer = call(self.authorized(&**source, path, request()).await?).await;
         }
-        call(request).await.inspect_err(|status| self.note(status))
+        answer.inspect_err(|status| self.note(status))
+    }
+
+    async fn authorized<T>(
+        &self,
+        source: &dyn CallToken,
+        path: &str,
+        mut request: Request<T>,
+    ) -> Result<Request<T>, Status> {
+        let refused = self.take_refused();
+        let token = source.token(refused.clone()).await.inspect_err(|_| self.put_back(refused))?;
+        let no_token = || TokenError::Refused("it is no token".to_owned());
+        let value = token.header().ok_or_else(no_token)?;
+        request.metadata_mut().as_mut().insert(AUTHORIZATION, value);
+        let shown = self.showing.shown(path, Some(&token), request);
+        *self.sent() = Sent { token: Some(token), is_refused: false };
+        Ok(shown)
     }
 
     /// Takes in what a call, or a reply that went on for a while, ended with.
@@ -77,11 +108,4 @@ impl Calls {
     fn sent(&self) -> MutexGuard<'_, Sent> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn bearer(token: &AccessToken) -> Result<AsciiMetadataValue, TokenError> {
-    let value = format!("Bearer {}", token.expose()).parse::<AsciiMetadataValue>();
-    let mut value = value.map_err(|_| TokenError::Refused("it is no token".to_owned()))?;
-    value.set_sensitive(true);
-    Ok(value)
 }

@@ -12,6 +12,7 @@
 //! | `signed_in/` | [`TokenSource`]: the other side, a client that keeps itself signed in |
 //! | `service_identity/` | [`ServiceIdentity`]: the same for a service, which proves itself and calls on for others |
 //! | `attach/` | [`WithToken`]: a channel whose calls carry the token of either |
+//! | `certificate_files/` | [`CertificateFiles`]: a service's own certificate, which is replaced while it runs (feature `tls`) |
 //!
 //! Must not enter: anything of the server. It knows [`crate::domain`]'s claims and the generated contract.
 
@@ -20,6 +21,8 @@ mod bound;
 pub(crate) mod budget;
 mod call_token;
 mod certificate;
+#[cfg(feature = "tls")]
+mod certificate_files;
 mod channel;
 mod checked;
 mod checking;
@@ -29,6 +32,7 @@ mod connected;
 mod decryption;
 mod dpop;
 mod endorsed;
+mod files;
 mod foreign;
 mod foreign_keys;
 mod guard;
@@ -51,11 +55,15 @@ pub use attach::{AccessToken, TokenLayer, WithToken};
 pub use bound::Shown;
 pub use call_token::{CallToken, CallTokenFuture};
 pub use certificate::{ClientCertificate, certificate_thumbprint};
+#[cfg(feature = "tls")]
+pub use certificate_files::{CertificateFiles, CertifiedChannel};
 use checked::CheckedTokens;
 pub use connected::{ConnectBuilder, ConnectedVerifier, Denial, Figures, OnStale, Standing, StartError};
 #[cfg(feature = "encryption")]
 pub use decryption::DecryptionKey;
-pub use dpop::{BadHolderKey, BadOrigin, HolderKey, KeyProof, KeyProofs, NotTaken, ProofFor};
+pub use dpop::{
+    BadHolderKey, BadNonceSecret, BadOrigin, HolderKey, KeyProof, KeyProofs, NonceKey, NotTaken, ProofFor,
+};
 use endorsed::EndorsedKey;
 pub use foreign::{ClientAssertion, ForeignIssuer, Once};
 pub use foreign_keys::BadKeySet;

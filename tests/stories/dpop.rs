@@ -1,6 +1,7 @@
 //! Tokens that are bound to a key (DPoP, RFC 9449): of no use to who takes them, by themselves or with their proof.
 
 mod clients;
+mod guards;
 mod nonce;
 mod proofs;
 mod services;

@@ -1,5 +1,7 @@
 //! Services that ask about tokens as who they are: what each is told, and who may ask at all.
 
+mod tenants;
+
 use std::error::Error;
 
 use serde_json::json;

@@ -1,6 +1,10 @@
 //! A service that gets its tokens by itself: once for all who ask, ahead of time, with whatever it proves itself with,
 //! and while the issuer is away.
 
+mod certificates;
+mod keys;
+mod lives;
+
 use std::{error::Error, fs, sync::Arc};
 
 use futures_util::future::join_all;

@@ -129,9 +129,11 @@ async fn pass_on<T: AsyncRead + AsyncWrite>(
 ) {
     let (client_reads, client_writes) = from.into_split();
     let (server_reads, server_writes) = io::split(to);
-    let requests = carry(client_reads, server_writes, state.clone(), |state| state.frozen <= number);
+    // From the moment on that it is cut nothing passes, and not from that on which this is noticed.
+    let is_whole = |state: &State| state.frozen <= number && state.broken <= number;
+    let requests = carry(client_reads, server_writes, state.clone(), is_whole);
     let replies =
-        carry(server_reads, client_writes, state.clone(), |state| state.frozen <= number && !state.is_mute);
+        carry(server_reads, client_writes, state.clone(), |state| is_whole(state) && !state.is_mute);
     tokio::select! {
         _ = async { tokio::join!(requests, replies) } => {}
         _ = state.wait_for(|state| number < state.broken) => {}

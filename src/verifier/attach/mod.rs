@@ -1,10 +1,11 @@
 //! The layer that sends a token along with each call, whoever keeps the token: [`TokenSource`] for a person,
-//! [`ServiceTokens`](super::ServiceTokens) for a service.
+//! [`ServiceTokens`](super::ServiceTokens) for a service. Both get theirs from the issuer with what `showing.rs` shows it.
 
 mod deadline;
 mod held;
 mod prover;
 mod replay;
+mod showing;
 
 use std::{
     fmt,
@@ -21,8 +22,10 @@ use tower_service::Service;
 use super::{TokenSource, not_begun};
 pub use held::AccessToken;
 pub(super) use held::Held;
+pub(super) use prover::NONCE;
 pub use prover::Prover;
 use replay::Replay;
+pub(super) use showing::{Showing, UNBOUND};
 
 /// Who keeps a token for calls.
 pub trait Bearer: Clone + Send + Sync + 'static {
@@ -163,6 +166,7 @@ where
 impl<T> Giving<T> {
     fn with(&self, token: &AccessToken, call: &HeaderValue, parts: Parts, body: Body) -> Request<Body> {
         let mut request = Request::from_parts(parts, body);
+        request.extensions_mut().extend(token.beside().clone());
         not_begun::name(request.headers_mut(), call);
         if let Some(value) = token.header() {
             request.headers_mut().insert(AUTHORIZATION, value);

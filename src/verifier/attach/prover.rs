@@ -11,7 +11,8 @@ use crate::{
 };
 
 const PROOF: &str = "dpop";
-const NONCE: &str = "dpop-nonce";
+/// Where a server tells what the next proof is to carry.
+pub(in crate::verifier) const NONCE: &str = "dpop-nonce";
 
 /// Makes the proofs for one service. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +30,11 @@ impl Prover {
     /// One for another service.
     pub(in crate::verifier) fn apart(&self) -> Self {
         Self::new(self.key.clone(), self.clock.clone())
+    }
+
+    /// Its key.
+    pub(in crate::verifier) fn key(&self) -> &HolderKey {
+        &self.key
     }
 
     /// Adds a proof to the headers of a call of this path or URL.

@@ -1,9 +1,6 @@
 //! The issuer's calls.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use prost_types::Timestamp;
 use tonic::{Code, transport::Channel};
@@ -16,7 +13,7 @@ use crate::{
         keys_client::KeysClient,
     },
     verifier::{
-        CallToken, Refusal,
+        Refusal,
         call_token::Calls,
         channel::{in_time, patient},
         claims::check_claims,
@@ -25,6 +22,9 @@ use crate::{
 
 /// How long a caller is kept waiting for the issuer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+const GET_JWK: &str = "/tessera.v1.Keys/GetJwk";
+const VERIFY_TOKEN: &str = "/tessera.v1.Auth/VerifyToken";
 
 /// The issuer, as far as a check may need it.
 pub(super) struct Issuer {
@@ -35,16 +35,18 @@ pub(super) struct Issuer {
 }
 
 impl Issuer {
-    pub(super) fn new(channel: &Channel, authorization: Option<Arc<dyn CallToken>>) -> Self {
+    pub(super) fn new(channel: &Channel, calls: Calls) -> Self {
         let (keys, auth) = (KeysClient::new(channel.clone()), AuthClient::new(channel.clone()));
-        Self { keys, auth, calls: Calls::new(authorization) }
+        Self { keys, auth, calls }
     }
 
     /// The key of this id, where there is one.
     pub(super) async fn key(&self, kid: &str) -> Result<Option<GetJwkResponse>, Denial> {
-        let request = patient(PATIENCE, GetJwkRequest { kid: kid.to_owned() });
-        let mut keys = self.keys.clone();
-        let call = self.calls.make(request, |request| async move { keys.get_jwk(request).await });
+        let request = || patient(PATIENCE, GetJwkRequest { kid: kid.to_owned() });
+        let call = self.calls.make(GET_JWK, request, |request| {
+            let mut keys = self.keys.clone();
+            async move { keys.get_jwk(request).await }
+        });
         match in_time(PATIENCE, call).await {
             Ok(found) => Ok(Some(found.into_inner())),
             Err(status) if status.code() == Code::NotFound => Ok(None),
@@ -74,9 +76,11 @@ impl Core {
             required_scopes: Vec::new(),
             strict: true,
         };
-        let mut auth = self.issuer.auth.clone();
-        let request = patient(PATIENCE, request);
-        let call = self.issuer.calls.make(request, |request| async move { auth.verify_token(request).await });
+        let request = || patient(PATIENCE, request.clone());
+        let call = self.issuer.calls.make(VERIFY_TOKEN, request, |request| {
+            let mut auth = self.issuer.auth.clone();
+            async move { auth.verify_token(request).await }
+        });
         let answer = match in_time(PATIENCE, call).await {
             Ok(answer) => answer.into_inner(),
             Err(status) if status.code() == Code::InvalidArgument => return Err(Refusal::Malformed.into()),

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
+use http::Uri;
 use tokio::{sync::watch, time::timeout};
 use tonic::transport::{Channel, Endpoint};
 
@@ -15,7 +16,7 @@ use crate::verifier::DecryptionKey;
 use crate::{
     clock::{Clock, SystemClock},
     domain::claims::MAX_LEEWAY_SECONDS,
-    verifier::{CallToken, Expected, SharedKey, Verifier, channel::connect_lazily},
+    verifier::{CallToken, Expected, SharedKey, Verifier, call_token::Calls, channel::connect_lazily},
 };
 
 /// The issuer forgets revocations that concern nothing which is accepted within so much.
@@ -196,8 +197,9 @@ impl ConnectBuilder {
     pub async fn start(mut self) -> Result<ConnectedVerifier, StartError> {
         let expected = self.expected()?;
         let (first_contact, state_file) = (self.first_contact, self.state_file.clone());
-        let channel = connect_lazily(self.endpoint.take().ok_or(StartError::Unset("the endpoint"))??);
-        let core = Arc::new(self.core(expected, &channel));
+        let endpoint = self.endpoint.take().ok_or(StartError::Unset("the endpoint"))??;
+        let (at, channel) = (endpoint.uri().clone(), connect_lazily(endpoint));
+        let core = Arc::new(self.core(expected, &channel, &at));
         let news = Arc::<News>::default();
         let mut tasks = Vec::new();
         let mut place = None;
@@ -222,9 +224,10 @@ impl ConnectBuilder {
 
     #[cfg(test)]
     pub(super) fn unconnected(mut self) -> Result<(Arc<Core>, Channel), StartError> {
-        let channel = connect_lazily(self.endpoint.take().ok_or(StartError::Unset("the endpoint"))??);
+        let endpoint = self.endpoint.take().ok_or(StartError::Unset("the endpoint"))??;
+        let (at, channel) = (endpoint.uri().clone(), connect_lazily(endpoint));
         let expected = self.expected()?;
-        Ok((Arc::new(self.core(expected, &channel)), channel))
+        Ok((Arc::new(self.core(expected, &channel, &at)), channel))
     }
 
     fn expected(&self) -> Result<Expected, StartError> {
@@ -241,7 +244,7 @@ impl ConnectBuilder {
         })
     }
 
-    fn core(self, expected: Expected, channel: &Channel) -> Core {
+    fn core(self, expected: Expected, channel: &Channel, at: &Uri) -> Core {
         let audience = expected.audience.clone().unwrap_or_default();
         let verifier = Verifier::default()
             .with_token_cache(self.token_cache)
@@ -250,6 +253,7 @@ impl ConnectBuilder {
         let verifier = verifier.with_decryption_keys(self.decryption_keys);
         #[cfg(feature = "encryption")]
         let verifier = if self.require_encryption { verifier.require_encryption() } else { verifier };
+        let calls = Calls::new(self.authorization, at, &self.clock);
         Core {
             verifier,
             expected,
@@ -258,7 +262,7 @@ impl ConnectBuilder {
             max_staleness: self.max_staleness,
             on_stale: self.on_stale,
             lookups: Lookups::new(self.lookups_per_second),
-            issuer: Issuer::new(channel, self.authorization),
+            issuer: Issuer::new(channel, calls),
             counters: super::Counters::default(),
             revisions: watch::Sender::new(0),
         }

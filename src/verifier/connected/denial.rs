@@ -13,6 +13,12 @@ pub enum Denial {
     /// The token is not good.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The proof of the key carries no nonce, or one that is not good any more. Said by the guard alone.
+    #[error("the proof of the key needs a nonce")]
+    UseNonce {
+        /// The one that it is to carry.
+        nonce: String,
+    },
     /// The token is good and not enough: what it lacks. Said by the guard alone.
     #[error("the token lacks a scope or a role")]
     Insufficient {
@@ -50,6 +56,7 @@ impl Denial {
             Self::Refused(Refusal::BadProof(_)) => "INVALID_DPOP_PROOF",
             Self::Refused(Refusal::Expired) => "TOKEN_EXPIRED",
             Self::Refused(Refusal::Revoked) => "TOKEN_REVOKED",
+            Self::UseNonce { .. } => "USE_DPOP_NONCE",
             Self::Insufficient { .. } => "INSUFFICIENT_SCOPE",
             Self::Busy => "OVERLOADED",
             Self::Stale(_) | Self::Unreachable => "ISSUER_UNAVAILABLE",

@@ -21,6 +21,7 @@ use crate::{
     verifier::{BadKey, PublicKey, Until, budget::Backoff, wire},
 };
 
+const WATCH: &str = "/tessera.v1.Keys/Watch";
 /// How often the issuer says that it is still there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Who is silent for so long is gone.
@@ -100,8 +101,15 @@ impl Feed {
         let request = WatchRequest { resume_revision: revision, resume_mark: mark };
         let clock = self.core.clock.clone();
         let mut last = (clock.now(), Instant::now());
-        let (core, mut keys) = (self.core.clone(), self.keys.clone());
-        let call = core.issuer.calls.make(Request::new(request), |it| async move { keys.watch(it).await });
+        let (core, keys) = (self.core.clone(), &self.keys);
+        let call = core.issuer.calls.make(
+            WATCH,
+            || Request::new(request.clone()),
+            |request| {
+                let mut keys = keys.clone();
+                async move { keys.watch(request).await }
+            },
+        );
         let stream = timeout(SILENCE, call).await.map_err(|_| Lost::Silent)?;
         let mut stream = stream?.into_inner();
         loop {

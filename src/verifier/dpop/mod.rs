@@ -2,9 +2,10 @@
 //!
 //! [`KeyProof`] is one that fits its call; [`KeyProofs`] remembers those that were used. The two are apart since a proof
 //! costs nobody anything: it is remembered once it is known that who brought it may call, and no stranger fills the memory.
-//! [`HolderKey`] makes them.
+//! [`HolderKey`] makes them. A [`NonceKey`] makes what they may have to carry.
 
 mod holder;
+mod nonce;
 mod origin;
 mod proof;
 mod spent;
@@ -13,6 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Refusal;
 pub use holder::{BadHolderKey, HolderKey};
+pub use nonce::{BadNonceSecret, NonceKey};
 pub use origin::BadOrigin;
 use origin::Origin;
 pub use proof::{KeyProof, ProofFor};
@@ -33,12 +35,13 @@ pub enum NotTaken {
 #[derive(Debug)]
 pub struct KeyProofs {
     origins: Vec<Origin>,
+    nonces: Option<NonceKey>,
     spent: Spent,
 }
 
 impl Default for KeyProofs {
     fn default() -> Self {
-        Self { origins: Vec::new(), spent: Spent::up_to(Self::REMEMBERS_AT_MOST) }
+        Self { origins: Vec::new(), nonces: None, spent: Spent::up_to(Self::REMEMBERS_AT_MOST) }
     }
 }
 
@@ -65,7 +68,29 @@ impl KeyProofs {
         Ok(self)
     }
 
-    /// Checks a proof, but not whether it was used before.
+    /// Takes only proofs that carry a nonce of this key, and so were made within the last two minutes, whatever their client's
+    /// clock says. A [`Guard`](super::Guard) tells it with `USE_DPOP_NONCE`, and the next one with the answers; so does whoever
+    /// checks by hand with what [`Self::check_nonce`] gives.
+    #[must_use]
+    pub fn with_nonces(mut self, key: NonceKey) -> Self {
+        self.nonces = Some(key);
+        self
+    }
+
+    /// Checks the nonce of a proof, where one is demanded; gives what the next one is to carry instead, if anything.
+    ///
+    /// # Errors
+    /// The nonce that the proof should have carried.
+    pub fn check_nonce(
+        &self,
+        proof: &KeyProof,
+        now: DateTime<Utc>,
+        leeway: TimeDelta,
+    ) -> Result<Option<String>, String> {
+        self.nonces.as_ref().map_or(Ok(None), |nonces| nonces.check(proof.nonce(), now, leeway))
+    }
+
+    /// Checks a proof, but neither its nonce nor whether it was used before.
     ///
     /// # Errors
     /// [`Refusal::BadProof`], with the reason.

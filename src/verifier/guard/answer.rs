@@ -9,7 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::{Scheme, credentials};
 use crate::{
     domain::algorithm::Algorithm,
-    verifier::{Denial, Refusal, not_begun},
+    verifier::{Denial, Refusal, attach::NONCE, not_begun},
 };
 
 /// The `domain` of every `google.rpc.ErrorInfo`.
@@ -21,7 +21,7 @@ impl From<&Denial> for Status {
     fn from(denial: &Denial) -> Self {
         let code = match denial {
             Denial::Refused(Refusal::Malformed) => Code::InvalidArgument,
-            Denial::Missing | Denial::Refused(_) => Code::Unauthenticated,
+            Denial::Missing | Denial::Refused(_) | Denial::UseNonce { .. } => Code::Unauthenticated,
             Denial::Insufficient { .. } => Code::PermissionDenied,
             Denial::Busy => Code::ResourceExhausted,
             Denial::Stale(_) | Denial::Unreachable => Code::Unavailable,
@@ -30,7 +30,11 @@ impl From<&Denial> for Status {
         if denial.is_passing() {
             details.set_retry_info(Some(RETRY_AFTER));
         }
-        Self::with_error_details(code, told(denial), details)
+        let mut status = Self::with_error_details(code, told(denial), details);
+        if let Denial::UseNonce { nonce } = denial {
+            tell_nonce(nonce, status.metadata_mut().as_mut());
+        }
+        status
     }
 }
 
@@ -67,6 +71,9 @@ pub(super) fn refuse<B, R: Default>(denial: &Denial, request: &http::Request<B>)
     *response.status_mut() = http_status(denial);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Denial::UseNonce { nonce } = denial {
+        tell_nonce(nonce, headers);
+    }
     if denial.is_passing() {
         headers.insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
     } else {
@@ -77,6 +84,13 @@ pub(super) fn refuse<B, R: Default>(denial: &Denial, request: &http::Request<B>)
         }
     }
     response
+}
+
+/// Tells what the next proof of a key is to carry.
+pub(super) fn tell_nonce(nonce: &str, headers: &mut HeaderMap) {
+    if let Ok(nonce) = HeaderValue::from_str(nonce) {
+        headers.insert(NONCE, nonce);
+    }
 }
 
 /// Whether it is a gRPC call in all that makes one: to say so in a header alone would turn a 401 into a 200.
@@ -90,7 +104,7 @@ fn is_grpc<B>(request: &http::Request<B>) -> bool {
 fn http_status(denial: &Denial) -> StatusCode {
     match denial {
         Denial::Refused(Refusal::Malformed) => StatusCode::BAD_REQUEST,
-        Denial::Missing | Denial::Refused(_) => StatusCode::UNAUTHORIZED,
+        Denial::Missing | Denial::Refused(_) | Denial::UseNonce { .. } => StatusCode::UNAUTHORIZED,
         Denial::Insufficient { .. } => StatusCode::FORBIDDEN,
         Denial::Busy => StatusCode::TOO_MANY_REQUESTS,
         Denial::Stale(_) | Denial::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
@@ -117,6 +131,7 @@ fn error(denial: &Denial) -> Option<String> {
         Denial::Missing => return None,
         Denial::Refused(Refusal::Malformed) => "invalid_request",
         Denial::Refused(Refusal::BadProof(_)) => "invalid_dpop_proof",
+        Denial::UseNonce { .. } => "use_dpop_nonce",
         Denial::Insufficient { .. } => "insufficient_scope",
         _ => "invalid_token",
     };

@@ -29,7 +29,7 @@ pub use requirement::Requirement;
 ///
 /// A token that is bound to a key is let in under the scheme `DPoP` with a proof of the key that was made for this call and
 /// this token (RFC 9449), and under no other. The proof names the path as the guard sees it. Each is good once, at this guard
-/// and its clones.
+/// and its clones; with [`KeyProofs::with_nonces`] it must carry what the guard has told.
 ///
 /// ```no_run
 /// # use tessera::verifier::{ConnectedVerifier, Guard, Requirement};
@@ -128,16 +128,22 @@ where
         let admitted = match Presented::of(&request, &self.guard.proofs, &self.guard.verifier) {
             Ok(presented) => match self.guard.verifier.try_check_shown(&presented.token, &presented.shown) {
                 Some(checked) => {
-                    Ok(checked.and_then(|claims| self.guard.admit(requirement, claims, &presented)))
+                    let admitted =
+                        checked.and_then(|claims| self.guard.admit(requirement, claims, &presented));
+                    Ok(admitted.map(|claims| (claims, presented.next_nonce)))
                 }
                 None => Err(presented.into_owned()),
             },
             Err(denial) => Ok(Err(denial)),
         };
         let presented = match admitted {
-            Ok(Ok(claims)) => {
+            Ok(Ok((claims, None))) => {
                 let_in(&mut request, claims);
                 return Box::pin(inner.call(request));
+            }
+            Ok(Ok((claims, next_nonce))) => {
+                let_in(&mut request, claims);
+                return Box::pin(telling(inner.call(request), next_nonce));
             }
             Ok(Err(denial)) => {
                 let response = answer::refuse(&denial, &request);
@@ -152,12 +158,24 @@ where
             match guard.ask_and_admit(&presented, &path).await {
                 Ok(claims) => {
                     let_in(&mut request, claims);
-                    inner.call(request).await
+                    telling(inner.call(request), presented.next_nonce).await
                 }
                 Err(denial) => Ok(answer::refuse(&denial, &request)),
             }
         })
     }
+}
+
+/// The answer of a method, with what the caller's next proof is to carry.
+async fn telling<R, E>(
+    answer: impl Future<Output = Result<http::Response<R>, E>>,
+    next_nonce: Option<String>,
+) -> Result<http::Response<R>, E> {
+    let mut answer = answer.await?;
+    if let Some(nonce) = next_nonce {
+        answer::tell_nonce(&nonce, answer.headers_mut());
+    }
+    Ok(answer)
 }
 
 fn let_in<B>(request: &mut http::Request<B>, claims: Claims) {

@@ -60,6 +60,8 @@ pub(super) struct Presented<'r> {
     pub token: Cow<'r, str>,
     pub shown: Shown,
     pub proof: Option<KeyProof>,
+    /// What the next proof is to carry.
+    pub next_nonce: Option<String>,
 }
 
 impl<'r> Presented<'r> {
@@ -70,8 +72,8 @@ impl<'r> Presented<'r> {
         verifier: &ConnectedVerifier,
     ) -> Result<Self, Denial> {
         let (scheme, token) = credentials(request.headers())?;
-        let proof = match scheme {
-            Scheme::Bearer => None,
+        let (proof, next_nonce) = match scheme {
+            Scheme::Bearer => (None, None),
             Scheme::Dpop => {
                 let made_for = ProofFor {
                     method: request.method().as_str(),
@@ -81,16 +83,19 @@ impl<'r> Presented<'r> {
                 let proof = KeyProof::in_headers(request.headers())?;
                 let proof = proof.ok_or(Refusal::BadProof("there is none"))?;
                 let (now, leeway) = verifier.time();
-                Some(proofs.check(proof, &made_for, now, leeway)?)
+                let proof = proofs.check(proof, &made_for, now, leeway)?;
+                let next_nonce = proofs.check_nonce(&proof, now, leeway);
+                (Some(proof), next_nonce.map_err(|nonce| Denial::UseNonce { nonce })?)
             }
         };
         let key = proof.as_ref().map(|proof| proof.key().to_owned());
         let shown = Shown { key, ..shown(request.extensions()) };
-        Ok(Self { token: token.into(), shown, proof })
+        Ok(Self { token: token.into(), shown, proof, next_nonce })
     }
 
     /// The same apart from its request.
     pub(super) fn into_owned(self) -> Presented<'static> {
-        Presented { token: self.token.into_owned().into(), shown: self.shown, proof: self.proof }
+        let Self { token, shown, proof, next_nonce } = self;
+        Presented { token: token.into_owned().into(), shown, proof, next_nonce }
     }
 }

@@ -1,16 +1,13 @@
 //! What a service proves itself with.
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{fs::File, io::AsyncReadExt};
 
 use super::{IdentityError, assertion, private_key::PrivateKey};
-use crate::proto::IssueServiceTokenRequest;
+use crate::{proto::IssueServiceTokenRequest, verifier::files};
 
-/// The longest file that is read, in bytes.
-const LONGEST: u64 = 64 * 1024;
 /// What an assertion is (RFC 7523 section 2.2).
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -65,7 +62,8 @@ impl Credential {
         Self(Kind::WorkloadToken(Text::File(path.into())))
     }
 
-    /// Nothing but the connection: the certificate that its TLS settings present (RFC 8705).
+    /// Nothing but the connection: the certificate that its TLS settings present (RFC 8705). Where its files
+    /// are replaced, `ServiceIdentity::by_certificate` takes them instead.
     pub fn connection() -> Self {
         Self(Kind::Connection)
     }
@@ -128,14 +126,11 @@ impl fmt::Debug for Credential {
 impl Text {
     /// What it says now.
     async fn read(&self) -> Result<SecretString, IdentityError> {
-        let text = match self {
-            Self::Given(text) => text.clone(),
-            Self::File(path) => read_file(path).await.map_err(|error| self.useless(&error))?,
-        };
-        if text.expose_secret().trim().is_empty() {
-            return Err(self.useless(&"is empty"));
+        match self {
+            Self::Given(text) if text.expose_secret().trim().is_empty() => Err(self.useless(&"is empty")),
+            Self::Given(text) => Ok(text.clone()),
+            Self::File(path) => files::read(path).await.map_err(|error| self.useless(&error)),
         }
-        Ok(text)
     }
 
     fn useless(&self, problem: &dyn fmt::Display) -> IdentityError {
@@ -151,16 +146,6 @@ impl fmt::Display for Text {
             Self::File(path) => write!(f, "{}", path.display()),
         }
     }
-}
-
-async fn read_file(path: &PathBuf) -> io::Result<SecretString> {
-    let mut text = String::new();
-    let read = File::open(path).await?.take(LONGEST + 1).read_to_string(&mut text).await;
-    let text = SecretString::from(text);
-    if read? as u64 > LONGEST {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "is longer than 64 KiB"));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

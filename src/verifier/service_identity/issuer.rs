@@ -3,20 +3,23 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use http::HeaderValue;
+use http::{Extensions, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status, transport::Channel};
 
 use super::{
     Core, IdentityError,
     cache::Purpose,
-    slot::{Kept, Obtain},
+    slot::{Kept, Obtain, Obtained},
 };
 use crate::{
     domain::claims::OWN_AUDIENCE,
-    proto::{ExchangeTokenRequest, IssueServiceTokenRequest, Tokens},
+    proto::{
+        ExchangeTokenRequest, ExchangeTokenResponse, IssueServiceTokenRequest, IssueServiceTokenResponse,
+        Tokens, auth_client::AuthClient,
+    },
     verifier::{
-        attach::AccessToken,
+        attach::{AccessToken, UNBOUND},
         channel::{in_time, patient},
         not_begun,
         signed_in::reason,
@@ -25,6 +28,8 @@ use crate::{
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+const ISSUE: &str = "/tessera.v1.Auth/IssueServiceToken";
+const EXCHANGE: &str = "/tessera.v1.Auth/ExchangeToken";
 /// What the token of whom to act for is (RFC 8693 section 3).
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
@@ -40,7 +45,7 @@ impl Obtain for Issue {
         self.core.clock.now()
     }
 
-    async fn obtain(&self) -> Result<Tokens, IdentityError> {
+    async fn obtain(&self) -> Result<Obtained, IdentityError> {
         let Purpose { audience, scope, .. } = &*self.purpose;
         let got = self.issue().await;
         match &got {
@@ -52,25 +57,46 @@ impl Obtain for Issue {
 }
 
 impl Issue {
-    async fn issue(&self) -> Result<Tokens, IdentityError> {
-        let answer = match self.ask().await? {
-            Err(status) if is_broken(&status) => self.ask().await?,
-            answer => answer,
-        };
-        answer.map_err(|status| IdentityError::of(&status))?.ok_or(IdentityError::Interrupted)
+    async fn issue(&self) -> Result<Obtained, IdentityError> {
+        let (auth, beside) = self.core.reach.anew().await?;
+        let mut answer = self.ask(&auth).await?;
+        if answer.as_ref().is_err_and(is_broken) {
+            answer = self.ask(&auth).await?;
+        }
+        // The proof of the key lacked what the issuer tells only now.
+        if self.core.showing.is_told(&answer) {
+            answer = self.ask(&auth).await?;
+        }
+        let answer = answer.map_err(|status| IdentityError::of(&status))?;
+        self.core.obtained(answer.into_inner().tokens, beside)
     }
 
     /// Asks once, with a proof that is made for that.
-    async fn ask(&self) -> Result<Result<Option<Tokens>, Status>, IdentityError> {
-        let Core { client_id, credential, auth, clock, .. } = &*self.core;
+    async fn ask(
+        &self,
+        auth: &AuthClient<Channel>,
+    ) -> Result<Result<Response<IssueServiceTokenResponse>, Status>, IdentityError> {
+        let Core { client_id, credential, showing, clock, .. } = &*self.core;
         let request = IssueServiceTokenRequest {
             audience: self.purpose.audience.clone(),
             scope: self.purpose.scope.clone(),
             ..credential.present(client_id, clock.now()).await?
         };
+        let request = showing.shown(ISSUE, None, patient(PATIENCE, request));
         let mut auth = auth.clone();
-        let answer = in_time(PATIENCE, auth.issue_service_token(patient(PATIENCE, request))).await;
-        Ok(answer.map(|answer| answer.into_inner().tokens))
+        Ok(in_time(PATIENCE, auth.issue_service_token(request)).await)
+    }
+}
+
+impl Core {
+    /// Takes tokens, but for those that are good in anybody's hands where they were to be bound to a key.
+    fn obtained(&self, tokens: Option<Tokens>, beside: Extensions) -> Result<Obtained, IdentityError> {
+        let tokens = tokens.ok_or(IdentityError::Interrupted)?;
+        if self.showing.has_bound(&tokens) {
+            Ok(Obtained { tokens, beside })
+        } else {
+            Err(IdentityError::Refused(UNBOUND.to_owned()))
+        }
     }
 }
 
@@ -95,7 +121,7 @@ impl Obtain for Exchange {
         self.own.way.now()
     }
 
-    async fn obtain(&self) -> Result<Tokens, IdentityError> {
+    async fn obtain(&self) -> Result<Obtained, IdentityError> {
         let Purpose { audience, scope, .. } = &*self.purpose;
         let got = self.exchange().await;
         match &got {
@@ -111,32 +137,34 @@ impl Obtain for Exchange {
 }
 
 impl Exchange {
-    async fn exchange(&self) -> Result<Tokens, IdentityError> {
-        let own = self.own.token().await?;
-        let answer = match self.ask(&own).await {
-            Answer::NotLetIn(_) => self.ask(&self.own.replace(own).await?).await,
-            Answer::Refused(status) if is_broken(&status) => self.ask(&own).await,
+    async fn exchange(&self) -> Result<Obtained, IdentityError> {
+        let mut own = self.own.token().await?;
+        let first = self.ask(&own).await?;
+        let answer = match first {
+            Answer::NotLetIn(_) => {
+                own = self.own.replace(own).await?;
+                self.ask(&own).await?
+            }
+            Answer::Refused(status) if is_broken(&status) => self.ask(&own).await?,
             answer => answer,
         };
         match answer {
-            Answer::Tokens(tokens) => tokens.ok_or(IdentityError::Interrupted),
+            // It is bound to the certificate that the service's own is bound to.
+            Answer::Tokens(tokens) => self.core().obtained(tokens, own.beside().clone()),
             Answer::NotLetIn(status) => Err(IdentityError::of(&status)),
             Answer::Refused(status) => Err(IdentityError::of_exchange(&status)),
         }
     }
 
-    async fn ask(&self, own: &AccessToken) -> Answer {
-        let request = ExchangeTokenRequest {
-            subject_token: self.subject_token.expose_secret().to_owned(),
-            subject_token_type: ACCESS_TOKEN.to_owned(),
-            audience: self.purpose.audience.clone(),
-            scope: self.purpose.scope.clone(),
-            ..ExchangeTokenRequest::default()
-        };
+    async fn ask(&self, own: &AccessToken) -> Result<Answer, IdentityError> {
+        let auth = self.core().reach.with(own)?;
         let call = not_begun::new_call();
-        let request = named(patient(PATIENCE, request), own, &call);
-        let mut auth = self.own.way.core.auth.clone();
-        match in_time(PATIENCE, auth.exchange_token(request)).await {
+        let mut answer = self.send(&auth, own, &call).await;
+        // The service's own token is good, and the proof of its key lacked what the issuer tells only now.
+        if self.core().showing.is_told(&answer) {
+            answer = self.send(&auth, own, &call).await;
+        }
+        Ok(match answer {
             Ok(answer) => Answer::Tokens(answer.into_inner().tokens),
             Err(status) => {
                 let is_not_begun = not_begun::was_refused(status.metadata().as_ref(), &call);
@@ -146,7 +174,30 @@ impl Exchange {
                     Answer::Refused(status)
                 }
             }
-        }
+        })
+    }
+
+    async fn send(
+        &self,
+        auth: &AuthClient<Channel>,
+        own: &AccessToken,
+        call: &HeaderValue,
+    ) -> Result<Response<ExchangeTokenResponse>, Status> {
+        let request = ExchangeTokenRequest {
+            subject_token: self.subject_token.expose_secret().to_owned(),
+            subject_token_type: ACCESS_TOKEN.to_owned(),
+            audience: self.purpose.audience.clone(),
+            scope: self.purpose.scope.clone(),
+            ..ExchangeTokenRequest::default()
+        };
+        let request = named(patient(PATIENCE, request), own, call);
+        let request = self.core().showing.shown(EXCHANGE, Some(own), request);
+        let mut auth = auth.clone();
+        in_time(PATIENCE, auth.exchange_token(request)).await
+    }
+
+    fn core(&self) -> &Core {
+        &self.own.way.core
     }
 }
 

@@ -1,5 +1,9 @@
 //! Who a service is to others: it proves itself to the issuer, holds short tokens for those that it calls, and acts for
 //! those who call it.
+//!
+//! What it gets may be bound to a key of its own (RFC 9449), which it shows to the issuer and, by `attach/`, to whom it calls;
+//! or to its certificate (RFC 8705). That one may be replaced while it runs, and goes along with each token: `reach.rs` leads to
+//! the issuer over the connection that a token is good on.
 
 mod assertion;
 mod cache;
@@ -7,14 +11,24 @@ mod credential;
 mod error;
 mod issuer;
 mod private_key;
+mod reach;
 mod slot;
 mod tokens;
 
 use std::{fmt, sync::Arc};
 
-use tonic::transport::{Channel, Endpoint};
+use http::Uri;
+#[cfg(feature = "tls")]
+use tonic::transport::ClientTlsConfig;
+use tonic::transport::{Channel, Endpoint, Error};
 
-use super::{attach::AccessToken, channel::connect_lazily};
+#[cfg(feature = "tls")]
+use super::CertificateFiles;
+use super::{
+    HolderKey,
+    attach::{AccessToken, Prover, Showing},
+    channel::connect_lazily,
+};
 use crate::{
     clock::{Clock, SystemClock},
     proto::auth_client::AuthClient,
@@ -23,6 +37,7 @@ use cache::{Purpose, Slots};
 pub use credential::Credential;
 pub use error::IdentityError;
 use issuer::{Exchange, Issue};
+use reach::Reach;
 use slot::Kept;
 pub use tokens::ServiceTokens;
 use tokens::Way;
@@ -53,7 +68,10 @@ pub struct ServiceIdentity(Arc<Core>);
 struct Core {
     client_id: String,
     credential: Credential,
-    auth: AuthClient<Channel>,
+    reach: Reach,
+    /// The key that its tokens are to be bound to, for those that it calls, and for the issuer.
+    prover: Option<Prover>,
+    showing: Showing,
     clock: Arc<dyn Clock>,
     own: Slots,
     to_act_with: Slots,
@@ -62,9 +80,12 @@ struct Core {
 /// Says who a service is; [`Self::build`] makes it.
 #[must_use]
 pub struct ServiceIdentityBuilder {
-    channel: Result<Channel, tonic::transport::Error>,
+    reach: Result<Reach, Error>,
+    /// Where the issuer is, as far as that is known.
+    at: Option<Uri>,
     client_id: String,
     credential: Credential,
+    key: Option<HolderKey>,
     clock: Arc<dyn Clock>,
     tokens_to_act_with: usize,
 }
@@ -78,16 +99,37 @@ impl ServiceIdentity {
         E: TryInto<Endpoint>,
         E::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        builder(Endpoint::new(endpoint).map(connect_lazily), client_id.into(), credential)
+        let endpoint = Endpoint::new(endpoint);
+        let at = endpoint.as_ref().ok().map(|endpoint| endpoint.uri().clone());
+        let reach = endpoint.map(|endpoint| channel(connect_lazily(endpoint)));
+        ServiceIdentityBuilder::new(reach, at, client_id.into(), credential)
     }
 
-    /// The same over a channel that is there, whichever way it connects.
+    /// The same over a channel that is there, whichever way it connects. Proofs of a key name no more than the path of the
+    /// method then, which is not enough for an issuer with `tokens.dpop_origins`.
     pub fn over(
         channel: Channel,
         client_id: impl Into<String>,
         credential: Credential,
     ) -> ServiceIdentityBuilder {
-        builder(Ok(channel), client_id.into(), credential)
+        ServiceIdentityBuilder::new(Ok(self::channel(channel)), None, client_id.into(), credential)
+    }
+
+    /// The service account with this `client_id`, which proves itself with the certificate in these files (RFC 8705) at
+    /// the issuer at this endpoint. The files may be replaced at any time: the next token is then got over a new
+    /// connection, while those of before are used to their end. All tokens are bound to their certificate, so call others
+    /// over a [`CertifiedChannel`](super::CertifiedChannel) of the same files. `tls` says whom to trust, and counts instead
+    /// of what the endpoint says.
+    #[cfg(feature = "tls")]
+    pub fn by_certificate(
+        endpoint: Endpoint,
+        tls: ClientTlsConfig,
+        client_id: impl Into<String>,
+        files: &CertificateFiles,
+    ) -> ServiceIdentityBuilder {
+        let at = Some(endpoint.uri().clone());
+        let reach = files.connect(endpoint, tls).map(Reach::Certified);
+        ServiceIdentityBuilder::new(reach, at, client_id.into(), Credential::connection())
     }
 
     /// Its tokens for these audiences with these scopes, whose order does not matter. None of either is what the issuer
@@ -134,21 +176,28 @@ impl ServiceIdentity {
     }
 }
 
-fn builder(
-    channel: Result<Channel, tonic::transport::Error>,
-    client_id: String,
-    credential: Credential,
-) -> ServiceIdentityBuilder {
-    ServiceIdentityBuilder {
-        channel,
-        client_id,
-        credential,
-        clock: Arc::new(SystemClock),
-        tokens_to_act_with: TOKENS_TO_ACT_WITH,
-    }
+fn channel(channel: Channel) -> Reach {
+    Reach::Channel(AuthClient::new(channel))
 }
 
 impl ServiceIdentityBuilder {
+    fn new(reach: Result<Reach, Error>, at: Option<Uri>, client_id: String, credential: Credential) -> Self {
+        let (clock, tokens_to_act_with) = (Arc::new(SystemClock), TOKENS_TO_ACT_WITH);
+        Self { reach, at, client_id, credential, key: None, clock, tokens_to_act_with }
+    }
+
+    /// Has its tokens bound to this key (DPoP, RFC 9449), those to act with too, and shows it with each call that they are
+    /// attached to: who takes a token can do nothing with it. A token that comes back unbound, as from an older issuer, is
+    /// not used. One key may be that of a whole fleet, or each program makes its own with [`HolderKey::generate`]: the
+    /// issuer asks for no other than the one that is shown.
+    ///
+    /// The proofs name the path of the method that is called; where a service wants its origin too, tell the generated
+    /// client with `with_origin`.
+    pub fn bound_to_key(mut self, key: HolderKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
     /// Asks this clock for the time, and not the machine's.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -166,11 +215,14 @@ impl ServiceIdentityBuilder {
     ///
     /// # Errors
     /// If the endpoint is none, or its TLS settings are of no use.
-    pub fn build(self) -> Result<ServiceIdentity, tonic::transport::Error> {
+    pub fn build(self) -> Result<ServiceIdentity, Error> {
+        let prover = self.key.map(|key| Prover::new(key, self.clock.clone()));
         Ok(ServiceIdentity(Arc::new(Core {
             client_id: self.client_id,
             credential: self.credential,
-            auth: AuthClient::new(self.channel?),
+            reach: self.reach?,
+            showing: Showing::new(prover.as_ref(), self.at.as_ref()),
+            prover,
             clock: self.clock,
             own: Slots::up_to(OWN_TOKENS),
             to_act_with: Slots::up_to(self.tokens_to_act_with),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use http::Extensions;
 use tokio::sync::Mutex;
 
 use super::IdentityError;
@@ -34,7 +35,14 @@ pub(super) trait Obtain: Clone + Send + Sync + 'static {
     fn now(&self) -> DateTime<Utc>;
 
     /// Gets one.
-    fn obtain(&self) -> impl Future<Output = Result<Tokens, IdentityError>> + Send;
+    fn obtain(&self) -> impl Future<Output = Result<Obtained, IdentityError>> + Send;
+}
+
+/// What was got.
+pub(super) struct Obtained {
+    pub(super) tokens: Tokens,
+    /// What goes along with the token wherever it is sent.
+    pub(super) beside: Extensions,
 }
 
 /// The place of a token.
@@ -181,8 +189,8 @@ impl<O: Obtain> Kept<O> {
 
     async fn obtain(&self, flight: &mut Flight, why: &Why) -> Result<AccessToken, IdentityError> {
         match self.way.obtain().await {
-            Ok(tokens) => {
-                let mut held = Held::new(&tokens, self.way.now());
+            Ok(Obtained { tokens, beside }) => {
+                let mut held = Held::new(&tokens, beside, self.way.now());
                 let before = self.slot.held().map(|before| before.expire_time);
                 if matches!(why, Why::Ahead) && before.is_some_and(|before| held.expire_time <= before) {
                     // What it stands for ends then; asking more often would make it live no longer.

@@ -6,13 +6,13 @@ use tonic::Status;
 use tower_layer::Layer;
 
 use super::{
-    IdentityError,
+    Core, IdentityError,
     issuer::{Exchange, Issue},
     slot::Kept,
 };
 use crate::verifier::{
-    CallToken, CallTokenFuture,
-    attach::{AccessToken, Bearer, TokenLayer, WithToken},
+    CallToken, CallTokenFuture, HolderKey,
+    attach::{AccessToken, Bearer, Prover, TokenLayer, WithToken},
 };
 
 /// A service's tokens for certain audiences and scopes: its own ones, or those with which it acts for somebody. Cheap to
@@ -47,6 +47,13 @@ impl ServiceTokens {
     pub fn attach<S>(&self, inner: S) -> WithToken<S, Self> {
         self.layer().layer(inner)
     }
+
+    fn core(&self) -> &Core {
+        match &self.0 {
+            Way::Own(kept) => &kept.way.core,
+            Way::ActingFor(kept) => &kept.way.own.way.core,
+        }
+    }
 }
 
 impl Bearer for ServiceTokens {
@@ -68,6 +75,10 @@ impl Bearer for ServiceTokens {
             Way::ActingFor(kept) => kept.replace_beside(refused),
         }
     }
+
+    fn prover(&self) -> Option<Prover> {
+        self.core().prover.as_ref().map(Prover::apart)
+    }
 }
 
 /// Those for the audience `tessera` are what a verifier calls its issuer with.
@@ -82,6 +93,10 @@ impl CallToken for ServiceTokens {
                 None => self.bearer().await,
             }
         })
+    }
+
+    fn key(&self) -> Option<&HolderKey> {
+        self.core().prover.as_ref().map(Prover::key)
     }
 }
 

@@ -127,7 +127,7 @@ impl TokenSourceBuilder {
     /// If the endpoint is none, or its TLS settings are of no use.
     pub fn build(self) -> Result<TokenSource, tonic::transport::Error> {
         let prover = self.key.map(|key| Prover::new(key, self.clock.clone()));
-        let issuer = Issuer::new(self.endpoint?, prover.as_ref().map(Prover::apart));
+        let issuer = Issuer::new(self.endpoint?, prover.as_ref());
         let refresh_token = match &self.sign_in {
             SignIn::Password(_) => None,
             SignIn::RefreshToken(token) => Some(token.clone()),

@@ -5,14 +5,17 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::sleep;
 use tonic::{
-    Code, Request, Response, Status,
+    Code, Status,
     transport::{Channel, Endpoint},
 };
 
 use super::{Login, Prover, TokenError};
 use crate::{
     proto::{Device, LoginRequest, RefreshRequest, Tokens, auth_client::AuthClient},
-    verifier::channel::{connect_lazily, in_time, patient},
+    verifier::{
+        attach::Showing,
+        channel::{connect_lazily, in_time, patient},
+    },
 };
 
 /// How long a login may take: longer than a password waits for its turn.
@@ -27,12 +30,14 @@ const REFRESH: &str = "/tessera.v1.Auth/Refresh";
 
 pub(super) struct Issuer {
     endpoint: Endpoint,
-    prover: Option<Prover>,
+    /// Shows it the key that tokens are to be bound to.
+    pub(super) showing: Showing,
 }
 
 impl Issuer {
-    pub(super) fn new(endpoint: Endpoint, prover: Option<Prover>) -> Self {
-        Self { endpoint, prover }
+    pub(super) fn new(endpoint: Endpoint, prover: Option<&Prover>) -> Self {
+        let showing = Showing::new(prover, Some(endpoint.uri()));
+        Self { endpoint, showing }
     }
 
     /// A connection of its own for each attempt: it is needed rarely, and one from before may lead nowhere by now.
@@ -61,33 +66,12 @@ impl Issuer {
     async fn refresh_once(&self, refresh_token: &SecretString) -> Result<Option<Tokens>, Status> {
         let message =
             RefreshRequest { refresh_token: refresh_token.expose_secret().to_owned(), device: None };
-        let request = || self.shown(REFRESH, patient(ATTEMPT, message.clone()));
+        let request = || self.showing.shown(REFRESH, None, patient(ATTEMPT, message.clone()));
         let mut answer = in_time(ATTEMPT, self.auth().refresh(request())).await;
-        if self.is_told(&answer) {
+        if self.showing.is_told(&answer) {
             answer = in_time(ATTEMPT, self.auth().refresh(request())).await;
         }
         Ok(answer?.into_inner().tokens)
-    }
-
-    /// The request, with a proof of the key.
-    fn shown<T>(&self, path: &str, mut request: Request<T>) -> Request<T> {
-        let Some(prover) = &self.prover else { return request };
-        let uri = self.endpoint.uri();
-        let at = uri.scheme_str().zip(uri.authority()).map(|(scheme, at)| format!("{scheme}://{at}{path}"));
-        prover.show(request.metadata_mut().as_mut(), at.as_deref().unwrap_or(path), None);
-        request
-    }
-
-    /// Whether a refusal told what the proof lacked.
-    fn is_told<T>(&self, answer: &Result<Response<T>, Status>) -> bool {
-        let Some(prover) = &self.prover else { return false };
-        match answer {
-            Ok(answer) => {
-                prover.hear(answer.metadata().as_ref());
-                false
-            }
-            Err(status) => prover.hear_refusal(status),
-        }
     }
 
     /// Signs in.
@@ -104,9 +88,9 @@ impl Issuer {
             audience: login.audience.clone(),
             scope: login.scope.clone(),
         };
-        let shown = || self.shown(LOGIN, patient(PATIENCE, request.clone()));
+        let shown = || self.showing.shown(LOGIN, None, patient(PATIENCE, request.clone()));
         let mut answer = in_time(PATIENCE, self.auth().login(shown())).await;
-        if self.is_told(&answer) {
+        if self.showing.is_told(&answer) {
             answer = in_time(PATIENCE, self.auth().login(shown())).await;
         }
         let answer = answer.map_err(|status| TokenError::of_login(&status))?.into_inner();

@@ -13,13 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::Extensions;
 use secrecy::SecretString;
 use tokio::sync::Mutex;
 use tonic::Status;
 use tower_layer::Layer;
 
 use super::{
-    attach::{AccessToken, Bearer, Held, Prover, TokenLayer, WithToken},
+    attach::{AccessToken, Bearer, Held, Prover, TokenLayer, UNBOUND, WithToken},
     budget::{Backoff, Budget},
 };
 use crate::{clock::Clock, proto::Tokens};
@@ -178,15 +179,15 @@ impl Source {
 
     /// Refuses what is good in anybody's hands, where it was to be bound to a key. The session goes on.
     fn bound(&self, flight: &mut Flight, tokens: Tokens) -> Result<Tokens, TokenError> {
-        if self.prover.is_none() || tokens.token_type.eq_ignore_ascii_case("dpop") {
+        if self.issuer.showing.has_bound(&tokens) {
             return Ok(tokens);
         }
         flight.refresh_token = Some(tokens.refresh_token.into());
-        Err(TokenError::Refused("its tokens are not bound to the key".to_owned()))
+        Err(TokenError::Refused(UNBOUND.to_owned()))
     }
 
     fn hold(&self, flight: &mut Flight, tokens: Tokens) -> AccessToken {
-        let held = Held::new(&tokens, self.clock.now());
+        let held = Held::new(&tokens, Extensions::default(), self.clock.now());
         let token = held.token.clone();
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(held);
         flight.refresh_token = Some(tokens.refresh_token.into());

@@ -11,14 +11,21 @@ use tessera::{
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::sign_in;
-use crate::support::{Guarded, Holder, Home, Outcome, PASSWORD, Server, eventually, parts_of, timed_stories};
+use crate::support::{
+    Guarded, Holder, Home, Intermediary, Outcome, PASSWORD, Server, eventually, parts_of, timed_stories,
+};
 
 timed_stories! {
     it_shows_its_key_wherever_it_calls,
     it_goes_on_with_a_session_of_its_key_alone,
+    it_takes_no_token_that_is_not_bound,
 }
 
 fn anna(home: &Home, server: &Server) -> TokenSourceBuilder {
+    anna_at(home, server.url())
+}
+
+fn anna_at(home: &Home, url: String) -> TokenSourceBuilder {
     let login = Login {
         username: "anna".to_owned(),
         password: PASSWORD.into(),
@@ -26,7 +33,7 @@ fn anna(home: &Home, server: &Server) -> TokenSourceBuilder {
         audience: vec!["orders".to_owned(), "tessera".to_owned()],
         ..Login::default()
     };
-    TokenSource::sign_in(server.url(), SignIn::Password(login)).clock(home.clock.clone())
+    TokenSource::sign_in(url, SignIn::Password(login)).clock(home.clock.clone())
 }
 
 async fn it_shows_its_key_wherever_it_calls(home: Home) -> Outcome {
@@ -91,5 +98,29 @@ async fn it_goes_on_with_a_session_of_its_key_alone(home: Home) -> Outcome {
     let key = HolderKey::from_pkcs8(holder.key.pkcs8())?;
     assert_eq!(key.thumbprint(), holder.jkt());
     assert!(going_on().bound_to_key(key).build()?.token().await?.is_bound_to_key());
+    server.stop().await
+}
+
+async fn it_takes_no_token_that_is_not_bound(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let begun = server.anna().await?;
+    let unbound = Some(TokenError::Refused("its tokens are not bound to the key".to_owned()));
+    // The issuer sees no key, as one of before doesn't.
+    let between = Intermediary::without("dpop", server.channel()).await?;
+    let source = anna_at(&home, between.url()).bound_to_key(HolderKey::generate()?).build()?;
+    assert_eq!(source.token().await.err(), unbound);
+    let mut health = HealthClient::new(source.attach(server.new_channel().await?));
+    let status = health.check(HealthCheckRequest::default()).await.expect_err("there is none to send");
+    assert!(status.message().contains("not bound to the key"), "{status:?}");
+    assert!(
+        !anna_at(&home, between.url()).build()?.token().await?.is_bound_to_key(),
+        "all else gets through"
+    );
+
+    // A session that began without a key goes on without one, whoever refreshes it.
+    let sign_in = SignIn::RefreshToken(begun.refresh_token.into());
+    let source = TokenSource::sign_in(server.url(), sign_in).clock(home.clock.clone());
+    let source = source.bound_to_key(HolderKey::generate()?).build()?;
+    assert_eq!(source.token().await.err(), unbound);
     server.stop().await
 }
