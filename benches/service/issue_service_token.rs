@@ -34,7 +34,7 @@ impl Caller for ServiceCaller {
 }
 
 /// Makes an account and its secret; gives what it asks with.
-async fn account(server: &Process, name: String) -> Outcome<IssueServiceTokenRequest> {
+pub async fn account(server: &Process, name: String) -> Outcome<IssueServiceTokenRequest> {
     let channel = server.channel().await?;
     let login = login_as("admin", ADMIN_PASSWORD, "bench");
     let admin =

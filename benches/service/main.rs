@@ -16,6 +16,7 @@ mod login;
 mod memory;
 mod people;
 mod process;
+mod proofs;
 mod raw_update;
 mod refresh;
 mod report;

@@ -12,7 +12,7 @@ use super::{
     login,
     people::{self, Person},
     process::Process,
-    refresh,
+    proofs, refresh,
     report::Report,
     seed::Seeder,
     support::authorized,
@@ -35,6 +35,7 @@ pub async fn measure(bench: &Bench, report: &mut Report, home: &Home, seeder: &m
     let rest_mib = server.resident_mib()?;
     let parts = people.chunks_mut(PEOPLE.div_ceil(refresh::IN_FLIGHT));
     futures_util::future::try_join_all(parts.map(|part| use_caches(&server, part))).await?;
+    proofs::fill(&server).await?;
     let signed_in = load(&server, &mut login::callers(&server, seeder).await?, bench.pace.slice).await?;
     let refreshed = load(&server, &mut refresh::callers(&server, &people).await?, bench.pace.slice).await?;
     let case = Case::of_memory(

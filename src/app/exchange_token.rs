@@ -14,7 +14,7 @@ use crate::{
         claims::{Actor, Claims, Confirmation, OWN_AUDIENCE, PASSWORD_CHANGE_SCOPE},
         service_account::{Grant, ServiceAccount},
     },
-    verifier::KeyProof,
+    verifier::{KeyProof, budget::Budget},
 };
 
 /// The longest chain of those who act, the newest among them.
@@ -56,29 +56,27 @@ async fn attempt(
     // Its token was good a moment ago; what it may do is what its account says now.
     let service = app.service(caller.account_id).await?.ok_or(Error::TokenRevoked)?;
     match exchange(app, caller, &service, asked).await {
-        Err(refusal) if is_told(&refusal) => Err(record(app, &service, origin, refusal).await),
+        Err(refusal) => Err(match budget(&service, &refusal) {
+            Some(budget) if budget.take() => record(app, &service, origin, refusal).await,
+            _ => refusal,
+        }),
         outcome => outcome,
     }
 }
 
-/// Whether a refusal is told to the trail: not where the request can't be read, or this server is to blame.
-fn is_told(refusal: &Error) -> bool {
-    matches!(
-        refusal,
+/// What a refusal takes its room in the trail from; nothing where the request can't be read, or this server is to blame.
+fn budget<'s>(service: &'s Service, refusal: &Error) -> Option<&'s Budget> {
+    match refusal {
         Error::InsufficientScope
-            | Error::AccountDisabled
-            | Error::TenantSuspended
-            | Error::InvalidKeyProof(_)
-            | Error::TokenInvalid(_)
-            | Error::TokenExpired
-            | Error::TokenRevoked
-    )
+        | Error::AccountDisabled
+        | Error::TenantSuspended
+        | Error::InvalidKeyProof(_) => Some(&service.recorded.refused),
+        Error::TokenInvalid(_) | Error::TokenExpired | Error::TokenRevoked => Some(&service.recorded.handed),
+        _ => None,
+    }
 }
 
 async fn record(app: &App, service: &Service, origin: &Origin, refusal: Error) -> Error {
-    if !service.recorded.refused.take() {
-        return refusal;
-    }
     let account = &service.account;
     let by = By { tenant_id: account.tenant_id, actor_id: Some(account.id), origin };
     let target = Target::ServiceAccount(account.id, account.name.clone());
@@ -153,7 +151,7 @@ fn permit(
     let is_free = account.own_audiences.is_empty() && subject.cnf.is_none();
     let is_its_own = is_free || account.owns(subject);
     // That is no more than a token for itself.
-    let is_for_itself = subject.sub == account.id && subject.hands().next().is_none();
+    let is_for_itself = subject.sub == account.id && subject.hands().all(|hand| hand.sub == account.id);
     let is_allowed = is_of_tenant
         && is_its_own
         && is_whole

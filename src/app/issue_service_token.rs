@@ -64,7 +64,7 @@ async fn attempt(app: &Arc<App>, asked: IssueServiceToken, origin: &Origin) -> R
         Ok(audience) => {
             let key = asked.key.as_deref().map(KeyProof::key);
             let cnf = Confirmation::of(key, asked.proof.certificate());
-            app.issue_to_service(account, audience, asked.scope, cnf, app.now())
+            app.issue_to_service(account, audience, asked.scope, cnf, asked.proof.expire_time(), app.now())
         }
         // That there is no room for it says nothing of the account.
         Err(Error::TooManyKeyProofs) => Err(Error::TooManyKeyProofs),

@@ -40,6 +40,14 @@ impl Presented {
             _ => None,
         }
     }
+
+    /// When that certificate ends.
+    pub(super) fn expire_time(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Certificate(Some(certificate)) => Some(certificate.expire_time),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Debug for Presented {

@@ -108,6 +108,16 @@ impl Registry {
         said.all(|its| scopes.iter().all(|scope| PERSON_SCOPES.contains(scope) || its.contains(*scope)))
     }
 
+    /// What there is of these scopes at each of the audiences: of a session, others may have gone since it began.
+    pub(super) fn scope_left(&self, audiences: &[String], scope: String) -> String {
+        let scopes: Vec<&str> = scope.split_ascii_whitespace().collect();
+        if self.have_scopes(audiences, &scopes) {
+            return scope;
+        }
+        let left = scopes.into_iter().filter(|scope| self.have_scopes(audiences, &[*scope]));
+        left.collect::<Vec<_>>().join(" ")
+    }
+
     /// Whether a token for all these audiences may be got in this way.
     pub(super) fn allow(&self, audiences: &[String], way: Way) -> bool {
         self.rules_of(audiences).all(|rules| rules.ways.allow(way))

@@ -58,12 +58,14 @@ pub(super) struct Recorded {
     pub guessed: Budget,
     /// What it asked for itself.
     pub refused: Budget,
+    /// Tokens that others had handed to it.
+    pub handed: Budget,
 }
 
 impl Default for Recorded {
     fn default() -> Self {
         let budget = || Budget::new(MOST_RECORDED, RECORDED_EVERY);
-        Self { guessed: budget(), refused: budget() }
+        Self { guessed: budget(), refused: budget(), handed: budget() }
     }
 }
 

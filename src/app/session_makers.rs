@@ -21,8 +21,8 @@ use crate::{
     models::sessions,
 };
 
-/// Sessions that are kept, if their keys are on elliptic curves: about 8 MiB of them.
-const KEPT: usize = 4096;
+/// Sessions that are kept, if their keys are on elliptic curves: about 6 MiB of them.
+const KEPT: usize = 3072;
 /// What an RSA key weighs among them: its parsed form is so many times as large.
 const RSA_WEIGHT: u64 = 8;
 /// How long an endorsement vouches, at most.

@@ -39,7 +39,7 @@ const REFRESH_SECRET: &str = "refresh";
 
 /// Checked tokens that are remembered, at about 1 KiB each, and keys of sessions, at about 1.5 KiB.
 const REMEMBERED_TOKENS: usize = 2048;
-const REMEMBERED_KEYS: usize = 4096;
+const REMEMBERED_KEYS: usize = 3072;
 
 /// What an [`App`] is made of.
 pub struct Parts {
@@ -112,6 +112,8 @@ impl App {
         app.begin_signing().await?;
         app.prime_rsa_pool().await?;
         app.catch_up().await?;
+        // Until somebody signs in.
+        app.hasher.rest();
         if let Err(error) = app.check_signing() {
             tracing::error!(%error, "no token can be signed");
         }

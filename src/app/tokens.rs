@@ -61,7 +61,8 @@ impl App {
         position: &Position,
         now: DateTime<Utc>,
     ) -> Result<IssuedTokens, Error> {
-        let profile = profile.effective();
+        let scope = self.registry().scope_left(&profile.aud, profile.scope);
+        let profile = Profile { scope, ..profile }.effective();
         let end = (now + self.settings.access_ttl).min(position.idle_expire_time);
         let expire_time = self.registry().end_of_token(&profile.aud, end, now).trunc_subsecs(0);
         let claims = Claims {
@@ -104,17 +105,20 @@ impl App {
         })
     }
 
-    /// Makes a token for an account, which may ask for what it asks for; `cnf` is what it will have to show with it.
+    /// Makes a token for an account, which may ask for what it asks for; `cnf` is what it will have to show with it, which it has
+    /// until `until` at most.
     pub(super) fn issue_to_service(
         &self,
         account: &ServiceAccount,
         audience: Vec<String>,
         scope: String,
         cnf: Option<Box<Confirmation>>,
+        until: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
     ) -> Result<ServiceToken, Error> {
-        let ttl = account.token_ttl.unwrap_or(self.settings.service_ttl);
-        let expire_time = self.registry().end_of_token(&audience, now + ttl, now).trunc_subsecs(0);
+        let end = now + account.token_ttl.unwrap_or(self.settings.service_ttl);
+        let end = until.map_or(end, |until| end.min(until));
+        let expire_time = self.registry().end_of_token(&audience, end, now).trunc_subsecs(0);
         let claims = Claims {
             iss: self.settings.issuer.clone(),
             sub: account.id,

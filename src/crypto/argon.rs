@@ -83,6 +83,11 @@ impl Argon {
         }
     }
 
+    /// Gives back the memory that is kept.
+    pub(super) fn rest(&self) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn compute(
         &self,
         argon2: &Argon2<'_>,

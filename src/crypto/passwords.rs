@@ -78,6 +78,11 @@ impl PasswordHasher {
         })
     }
 
+    /// Gives back the memory that it keeps for the next hash.
+    pub fn rest(&self) {
+        self.argon.rest();
+    }
+
     /// Hashes a new password into a PHC string.
     pub async fn hash(&self, password: SecretString) -> Result<String, HashError> {
         let salt = self.rng.bytes()?;

@@ -21,7 +21,8 @@ pub struct Certificate {
     dns_names: Vec<String>,
     uris: Vec<String>,
     begin_time: DateTime<Utc>,
-    expire_time: DateTime<Utc>,
+    /// When it ends.
+    pub expire_time: DateTime<Utc>,
 }
 
 impl Certificate {
@@ -104,8 +105,9 @@ impl Named {
 
     /// Reads a thumbprint, in base64url, or in hex as `openssl x509 -fingerprint -sha256` prints it.
     pub fn thumbprint(field: &'static str, text: &str) -> Result<Self, InvalidField> {
-        let digest = URL_SAFE_NO_PAD.decode(text).ok().or_else(|| of_hex(text));
-        match digest.filter(|digest| digest.len() == 32) {
+        let is_digest = |bytes: &Vec<u8>| bytes.len() == 32;
+        let digest = URL_SAFE_NO_PAD.decode(text).ok().filter(is_digest);
+        match digest.or_else(|| of_hex(text).filter(is_digest)) {
             Some(digest) => Ok(Self::CertificateThumbprint(URL_SAFE_NO_PAD.encode(digest))),
             None => {
                 let problem = "has a `certificate_thumbprint` that is no SHA-256 in base64url or hex";

@@ -55,7 +55,8 @@ impl ServiceAccount {
     /// Whether a token is for it, or was issued to it.
     pub fn owns(&self, token: &Claims) -> bool {
         let is_for_it = match &*self.own_audiences {
-            [] => token.is_for(&self.name),
+            // Nobody else is Tessera's own API.
+            [] => self.name != OWN_AUDIENCE && token.is_for(&self.name),
             own => own.iter().any(|own| token.is_for(own)),
         };
         is_for_it || Uuid::try_parse(&token.client_id).is_ok_and(|client_id| client_id == self.id)

@@ -81,11 +81,8 @@ impl KeySource {
     }
 }
 
-/// An address, since a name could lead anywhere; but for `localhost`, which leads nowhere else (RFC 6761 section 6.3).
+/// An address, since a name could lead anywhere.
 fn is_loopback(host: &str) -> bool {
-    if host == "localhost" {
-        return true;
-    }
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     address.is_ok_and(|address| address.is_loopback())
 }

@@ -131,7 +131,7 @@ pub async fn count(conn: &mut Conn) -> Stored<i64> {
 /// The audience with this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Stored<Option<Audience>> {
     let row: Option<Row> = on!(conn, c => {
-        audiences::table.find(IdCol(id)).select(Row::as_select()).first(c).await.optional()
+        audiences::table.find(IdCol(id)).select(Row::as_select()).get_result(c).await.optional()
     })?;
     Ok(row.map(Audience::try_from).transpose()?)
 }
@@ -139,7 +139,7 @@ pub async fn find(conn: &mut Conn, id: Uuid) -> Stored<Option<Audience>> {
 /// The audience with this name.
 pub async fn find_by_name(conn: &mut Conn, name: &str) -> Stored<Option<Audience>> {
     let row: Option<Row> = on!(conn, c => {
-        audiences::table.filter(audiences::name.eq(name)).select(Row::as_select()).first(c).await.optional()
+        audiences::table.filter(audiences::name.eq(name)).select(Row::as_select()).get_result(c).await.optional()
     })?;
     Ok(row.map(Audience::try_from).transpose()?)
 }

@@ -86,6 +86,7 @@ async fn rollback<C: AsyncConnection>(conn: &mut C) -> QueryResult<()> {
 
 /// A statement whose text never changes. diesel prepares each UPDATE and INSERT anew, since it can't
 /// know that of them; this tells it to prepare once for each connection.
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
 pub struct Cached<Q>(pub Q);
 

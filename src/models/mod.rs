@@ -3,6 +3,9 @@
 //! One set of queries serves SQLite and PostgreSQL: [`Conn`] is one of the two connections and the
 //! `on!` macro expands each query once for each of them.
 //!
+//! A row that is found by its key is asked for with `get_result`: the bound `LIMIT` of `first` has SQLite prepare the statement
+//! anew each time.
+//!
 //! Must not enter: tonic, decisions about what a caller may do, the opening of transactions by a model.
 
 mod columns;

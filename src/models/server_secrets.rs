@@ -8,7 +8,7 @@ use super::{Conn, Stored, on, schema::server_secrets};
 /// The secret of this name.
 pub async fn find(conn: &mut Conn, name: &str) -> Stored<Option<Vec<u8>>> {
     Ok(on!(conn, c => {
-        server_secrets::table.find(name).select(server_secrets::sealed).first(c).await.optional()
+        server_secrets::table.find(name).select(server_secrets::sealed).get_result(c).await.optional()
     })?)
 }
 

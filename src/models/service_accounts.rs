@@ -142,7 +142,7 @@ pub async fn count(conn: &mut Conn, tenant_id: Uuid) -> Stored<i64> {
 /// The one with this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Stored<Option<Found>> {
     let row: Option<Row> = on!(conn, c => {
-        service_accounts::table.find(IdCol(id)).select(Row::as_select()).first(c).await.optional()
+        service_accounts::table.find(IdCol(id)).select(Row::as_select()).get_result(c).await.optional()
     })?;
     Ok(row.map(Found::from))
 }
@@ -151,8 +151,8 @@ pub async fn find(conn: &mut Conn, id: Uuid) -> Stored<Option<Found>> {
 pub async fn lock(conn: &mut Conn, id: Uuid) -> Stored<Option<Found>> {
     let account = service_accounts::table.find(IdCol(id));
     let row: Option<Row> = match &mut conn.inner {
-        Either::Sqlite(c) => account.select(Row::as_select()).first(&mut **c).await.optional(),
-        Either::Pg(c) => account.select(Row::as_select()).for_update().first(&mut **c).await.optional(),
+        Either::Sqlite(c) => account.select(Row::as_select()).get_result(&mut **c).await.optional(),
+        Either::Pg(c) => account.select(Row::as_select()).for_update().get_result(&mut **c).await.optional(),
     }?;
     Ok(row.map(Found::from))
 }

@@ -35,7 +35,7 @@ pub async fn find(conn: &mut Conn, kid: &str) -> Stored<Option<(Uuid, String)>> 
         session_keys::table
             .find(kid)
             .select((session_keys::session_id, session_keys::public_jwk))
-            .first(c)
+            .get_result(c)
             .await
             .optional()
     })?;

@@ -134,7 +134,7 @@ pub async fn insert(conn: &mut Conn, session: &Session, salt: &[u8], profile: &P
 /// The session with this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Stored<Option<Session>> {
     let row: Option<Row> = on!(conn, c => {
-        sessions::table.find(IdCol(id)).select(Row::as_select()).first(c).await.optional()
+        sessions::table.find(IdCol(id)).select(Row::as_select()).get_result(c).await.optional()
     })?;
     Ok(row.map(Session::try_from).transpose()?)
 }
@@ -169,7 +169,7 @@ pub async fn find_maker(conn: &mut Conn, id: Uuid) -> Stored<Option<Maker>> {
             .left_join(session_keys::table)
             .filter(sessions::id.eq(IdCol(id)))
             .select((Row::as_select(), sessions::salt, sessions::profile, key.nullable()))
-            .first(c)
+            .get_result(c)
             .await
             .optional()
     })?;
@@ -190,7 +190,7 @@ pub async fn find_with_profile(conn: &mut Conn, id: Uuid) -> Stored<Option<(Sess
         sessions::table
             .find(IdCol(id))
             .select((Row::as_select(), sessions::profile))
-            .first(c)
+            .get_result(c)
             .await
             .optional()
     })?;

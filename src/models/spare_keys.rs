@@ -52,7 +52,7 @@ pub async fn next(conn: &mut Conn, bits: i32, besides: &[String], limit: i64) ->
 /// The sealed private half of one.
 pub async fn find_sealed(conn: &mut Conn, kid: &str) -> Stored<Option<Vec<u8>>> {
     let sealed = spare_keys::table.find(kid).select(spare_keys::sealed_private_key);
-    Ok(on!(conn, c => sealed.first(c).await.optional())?)
+    Ok(on!(conn, c => sealed.get_result(c).await.optional())?)
 }
 
 /// The oldest of this length besides these, held for the transaction. Of two that ask at once each gets another one,

@@ -148,7 +148,7 @@ pub async fn insert_if_new(conn: &mut Conn, tenant: &Tenant) -> Stored<bool> {
 /// The tenant with this id, whether or not all of it makes sense.
 pub async fn look_up(conn: &mut Conn, id: Uuid) -> Stored<Option<Found>> {
     let row: Option<Row> = on!(conn, c => {
-        tenants::table.find(IdCol(id)).select(Row::as_select()).first(c).await.optional()
+        tenants::table.find(IdCol(id)).select(Row::as_select()).get_result(c).await.optional()
     })?;
     Ok(row.map(Found::from))
 }
@@ -161,7 +161,7 @@ pub async fn find_by_name(conn: &mut Conn, name: &str) -> Stored<Option<Tenant>>
 /// The same, whether or not all of it makes sense.
 pub async fn look_up_by_name(conn: &mut Conn, name: &str) -> Stored<Option<Found>> {
     let row: Option<Row> = on!(conn, c => {
-        tenants::table.filter(tenants::name.eq(name)).select(Row::as_select()).first(c).await.optional()
+        tenants::table.filter(tenants::name.eq(name)).select(Row::as_select()).get_result(c).await.optional()
     })?;
     Ok(row.map(Found::from))
 }

@@ -182,7 +182,7 @@ const fn head_of((revision, registry, services): HeadRow) -> Head {
 
 /// How far it has come.
 pub async fn head(conn: &mut Conn) -> Stored<Head> {
-    let head: HeadRow = on!(conn, c => trust_head::table.select(HEAD).first(c).await)?;
+    let head: HeadRow = on!(conn, c => trust_head::table.select(HEAD).get_result(c).await)?;
     Ok(head_of(head))
 }
 
@@ -192,7 +192,7 @@ pub async fn head_and_at(conn: &mut Conn, revision: i64) -> Stored<(Head, Option
         trust_head::table
             .left_join(trust_log::table.on(trust_log::revision.eq(revision)))
             .select((HEAD, Option::<Row>::as_select()))
-            .first(c)
+            .get_result(c)
             .await
     })?;
     Ok((head_of(head), row.map(Entry::from)))

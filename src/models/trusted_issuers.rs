@@ -121,7 +121,7 @@ pub async fn count(conn: &mut Conn) -> Stored<i64> {
 /// The one with this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Stored<Option<TrustedIssuer>> {
     let row: Option<Row> = on!(conn, c => {
-        trusted_issuers::table.find(IdCol(id)).select(Row::as_select()).first(c).await.optional()
+        trusted_issuers::table.find(IdCol(id)).select(Row::as_select()).get_result(c).await.optional()
     })?;
     Ok(row.map(TrustedIssuer::try_from).transpose()?)
 }

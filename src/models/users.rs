@@ -102,7 +102,7 @@ pub async fn insert(conn: &mut Conn, user: &User, password_hash: &str) -> Stored
 /// The user with this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Stored<Option<User>> {
     let row: Option<Row> = on!(conn, c => {
-        users::table.find(IdCol(id)).select(Row::as_select()).first(c).await.optional()
+        users::table.find(IdCol(id)).select(Row::as_select()).get_result(c).await.optional()
     })?;
     Ok(row.map(User::from))
 }
@@ -110,7 +110,7 @@ pub async fn find(conn: &mut Conn, id: Uuid) -> Stored<Option<User>> {
 /// The user with this id and its hash.
 pub async fn find_credentials(conn: &mut Conn, id: Uuid) -> Stored<Option<Credentials>> {
     let row: Option<WithHash> = on!(conn, c => {
-        users::table.find(IdCol(id)).select(WithHash::as_select()).first(c).await.optional()
+        users::table.find(IdCol(id)).select(WithHash::as_select()).get_result(c).await.optional()
     })?;
     Ok(row.map(Credentials::from))
 }
@@ -134,7 +134,7 @@ pub async fn find_by_name(conn: &mut Conn, tenant: &str, username: &str) -> Stor
             .left_join(users::table.on(is_named))
             .filter(tenants::name.eq(tenant))
             .select((tenants::id, tenants::suspend_time, Option::<WithHash>::as_select()))
-            .first(c)
+            .get_result(c)
             .await
             .optional()
     })?;
@@ -150,8 +150,8 @@ pub async fn find_by_name(conn: &mut Conn, tenant: &str, username: &str) -> Stor
 pub async fn lock(conn: &mut Conn, id: Uuid) -> Stored<Option<User>> {
     let user = users::table.find(IdCol(id));
     let row: Option<Row> = match &mut conn.inner {
-        Either::Sqlite(c) => user.select(Row::as_select()).first(&mut **c).await.optional(),
-        Either::Pg(c) => user.select(Row::as_select()).for_update().first(&mut **c).await.optional(),
+        Either::Sqlite(c) => user.select(Row::as_select()).get_result(&mut **c).await.optional(),
+        Either::Pg(c) => user.select(Row::as_select()).for_update().get_result(&mut **c).await.optional(),
     }?;
     Ok(row.map(User::from))
 }

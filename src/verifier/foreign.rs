@@ -84,7 +84,7 @@ impl ForeignIssuer {
         issuer(&Parts::split(token)?)
     }
 
-    /// Checks signature, then claims, with these keys of the issuer. Gives the claims as they are.
+    /// Checks signature, then claims, with these keys of the issuer. Gives the claims as they are, with `iss` where the token leaves that to its subject.
     pub fn check(
         &self,
         token: &str,
@@ -99,13 +99,17 @@ impl ForeignIssuer {
         }
         let algorithm = parts.algorithm().filter(|algorithm| self.algorithms.contains(algorithm));
         let algorithm = algorithm.ok_or(Refusal::Invalid("an algorithm that is not accepted"))?;
-        parts.require_signature(find(keys, parts.maybe_kid(), algorithm)?)?;
+        require_signature(&parts, keys, algorithm)?;
         if issuer(&parts)? != self.issuer {
             return Err(Refusal::Invalid("another issuer"));
         }
         self.check_claims(&claims(&parts)?, now, leeway)?;
         let mut claims: Map<String, Value> = claims(&parts)?;
         claims.entry("iss").or_insert_with(|| self.issuer.as_str().into());
+        let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
+        if self.issuer.starts_with(SPIFFE) && trust_domain(subject).as_ref() != Some(&self.issuer) {
+            return Err(Refusal::Invalid("a subject of another trust domain"));
+        }
         Ok(claims)
     }
 
@@ -131,11 +135,13 @@ fn issuer(parts: &Parts<'_>) -> Result<String, Refusal> {
         sub: Value,
     }
     let From { iss, sub } = claims(parts)?;
-    let trust_domain = || {
-        let domain = sub.as_str()?.strip_prefix(SPIFFE)?.split('/').next()?;
-        Some(format!("{SPIFFE}{domain}"))
-    };
-    iss.or_else(trust_domain).ok_or(Refusal::Invalid("no issuer"))
+    iss.or_else(|| trust_domain(sub.as_str()?)).ok_or(Refusal::Invalid("no issuer"))
+}
+
+/// That of a SPIFFE ID, as one itself.
+fn trust_domain(id: &str) -> Option<String> {
+    let domain = id.strip_prefix(SPIFFE)?.split('/').next()?;
+    Some(format!("{SPIFFE}{domain}"))
 }
 
 /// The `typ` of an assertion that says what it is (draft-ietf-oauth-rfc7523bis section 4).
@@ -195,7 +201,7 @@ impl ClientAssertion<'_> {
             parts.require_type(PLAIN_TYPE).or_else(|_| parts.require_type(ASSERTION_TYPE))?;
         }
         let algorithm = parts.algorithm().ok_or(Refusal::Invalid("an algorithm that is not accepted"))?;
-        parts.require_signature(find(keys, parts.maybe_kid(), algorithm)?)?;
+        require_signature(&parts, keys, algorithm)?;
         // Not with serde's `flatten`, which reads no fractions where numbers are of any precision.
         let Asserted { iss, sub, aud, exp, nbf, iat, jti } = claims(&parts)?;
         let registered = Registered { aud, exp, nbf, iat };
@@ -214,6 +220,13 @@ impl ClientAssertion<'_> {
         let expire_time = expire_time.ok_or(Refusal::Invalid("good for too long"))?;
         Ok(Once { jti, expire_time })
     }
+}
+
+fn require_signature(parts: &Parts<'_>, keys: &[PublicKey], algorithm: Algorithm) -> Result<(), Refusal> {
+    let kid = parts.maybe_kid();
+    let checked = parts.require_signature(find(keys, kid, algorithm)?);
+    // Where none is named, it may be one that came after these.
+    checked.map_err(|refusal| if kid.is_none_or(str::is_empty) { Refusal::UnknownKey } else { refusal })
 }
 
 /// The key that a token names; where it names none (RFC 7515 section 4.1.4), the only one of its algorithm.

@@ -2,14 +2,15 @@
 
 use serde_json::json;
 use tessera::proto::{
-    CreateAudienceRequest, DisableServiceAccountRequest, ExchangeTokenRequest, LoginRequest, LogoutRequest,
-    VerifyTokenRequest,
+    CreateAudienceRequest, DisableServiceAccountRequest, ExchangeTokenRequest, ListAudiencesRequest,
+    LoginRequest, LogoutRequest, UpdateAudienceRequest, UpdateServiceAccountRequest, VerifyTokenRequest,
+    WordSet,
 };
 
 use super::exchange::{Calling, anna, exchanging, is_active};
 use crate::support::{
-    Home, Outcome, PASSWORD, Registrar, asks, authorized, denied, device, parts_of, refusal, revoked,
-    stories, words,
+    Home, Outcome, PASSWORD, Person, Registrar, asks, authorized, denied, device, parts_of, refresh_with,
+    refusal, revoked, stories, words,
 };
 
 stories! {
@@ -77,6 +78,16 @@ async fn a_service_about_itself_needs_what_it_would_need_without(home: Home) -> 
     assert_eq!(refusal(straight), denied());
     let around = orders.try_exchange(&server, exchanging(&orders.token, "ledger", &[])).await;
     assert_eq!(refusal(around), denied());
+    // Not in two steps either.
+    let request = UpdateServiceAccountRequest {
+        service_account_id: orders.account.service_account_id.clone(),
+        allowed_audiences: Some(WordSet { words: words(&["tessera", "ledger", "billing"]) }),
+        ..Default::default()
+    };
+    server.service_accounts().update_service_account(authorized(&registrar.token, request)).await?;
+    let step = orders.exchange(&server, exchanging(&orders.token, "billing", &[])).await?;
+    let around = orders.try_exchange(&server, exchanging(&step.access_token, "ledger", &[])).await;
+    assert_eq!(refusal(around), denied());
     orders.exchange(&server, exchanging(&anna.access_token, "ledger", &["read"])).await?;
     server.stop().await
 }
@@ -99,7 +110,8 @@ async fn an_exchange_for_fewer_scopes_keeps_the_audience(home: Home) -> Outcome 
 
 async fn people_get_no_scope_that_an_audience_lacks(home: Home) -> Outcome {
     let server = home.start().await?;
-    Registrar::of(&server).await?.audience("ledger", &["read"]).await?;
+    let registrar = Registrar::of(&server).await?;
+    registrar.audience("ledger", &["read"]).await?;
     server.anna().await?;
     let asked = |scope: &[&str]| LoginRequest {
         username: "anna".to_owned(),
@@ -109,8 +121,20 @@ async fn people_get_no_scope_that_an_audience_lacks(home: Home) -> Outcome {
         scope: words(scope),
         ..Default::default()
     };
-    server.auth().login(asked(&["read", "email", "profile"])).await?;
+    let anna: Person = server.auth().login(asked(&["read", "email", "profile"])).await?.into_inner().into();
     assert_eq!(refusal(server.auth().login(asked(&["read", "write"])).await), denied());
+    // Nor do they keep one that has gone.
+    let request = ListAudiencesRequest::default();
+    let listed = server.audiences().list_audiences(authorized(&registrar.token, request)).await?.into_inner();
+    let ledger = listed.audiences.into_iter().next().ok_or("no audience")?;
+    let request = UpdateAudienceRequest {
+        audience_id: ledger.audience_id,
+        scopes: Some(WordSet { words: words(&["write"]) }),
+        ..Default::default()
+    };
+    server.audiences().update_audience(authorized(&registrar.token, request)).await?;
+    let refreshed = server.auth().refresh(refresh_with(&anna.refresh_token)).await?.into_inner();
+    assert_eq!(refreshed.tokens.ok_or("no tokens")?.scope, "email profile");
     server.stop().await
 }
 

@@ -143,9 +143,9 @@ impl ConnectBuilder {
     }
 
     /// Sends a token along with the verifier's own calls, `Keys.Watch`, `Keys.GetJwk` and `Auth.VerifyToken`: an issuer with
-    /// `server.watch = "services"` or `tokens.introspection = "services"` wants to know which service asks. Its account's
-    /// `own_audiences` must name this verifier's audience where [`OnStale::AskIssuer`] is chosen: the issuer tells a
-    /// service nothing of tokens that are not for it.
+    /// `server.watch = "services"` or `tokens.introspection = "services"` wants to know which service asks. One of its
+    /// account's `own_audiences`, or its name where it has none, must be this verifier's audience where [`OnStale::AskIssuer`] is
+    /// chosen: the issuer tells a service nothing of tokens that are not for it.
     pub fn authorization(mut self, source: Arc<dyn CallToken>) -> Self {
         self.authorization = Some(source);
         self
