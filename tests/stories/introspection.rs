@@ -111,6 +111,10 @@ async fn a_service_is_told_about_its_own_tokens_alone(home: Home) -> Outcome {
     let nobody = Asking::new(&registrar, "nobody", &[]).await?;
     server.anna().await?;
 
+    // Whoever does not say what it is, is what it is called.
+    let nobodys = audience_token(&server, "anna", &["nobody"], &[]).await?;
+    assert!(nobody.knows(&nobodys).await? && !orders.knows(&nobodys).await?);
+
     let annas = audience_token(&server, "anna", &["orders", "tessera"], &["read"]).await?;
     assert!(orders.knows(&annas).await? && !billing.knows(&annas).await? && !nobody.knows(&annas).await?);
     assert!(server.is_active(&annas, false).await?, "anyone may ask who brings no token");
@@ -121,10 +125,6 @@ async fn a_service_is_told_about_its_own_tokens_alone(home: Home) -> Outcome {
         assert_eq!(orders.ask(request.clone()).await?, inactive(reason));
         assert_eq!(billing.ask(request).await?, nothing());
     }
-
-    // Whoever does not say what it is, is what it is called.
-    let nobodys = audience_token(&server, "anna", &["nobody"], &[]).await?;
-    assert!(nobody.knows(&nobodys).await? && !orders.knows(&nobodys).await?);
 
     // What was issued to it is its own, whoever it is for.
     let mut ledger = orders.asks.clone();

@@ -217,9 +217,13 @@ async fn a_certificate_that_ends_proves_nothing_more_on_its_connection(home: Hom
     let subject = audience_token(&server, "anna", &["orders"], &[]).await?;
     exchange(&billing, authorized(&own, exchanging(&subject))).await?;
 
+    let claims = parts_of(&own)?.1;
+    let life = claims["exp"].as_i64().zip(claims["iat"].as_i64()).map(|(end, begin)| end - begin);
+    assert!(life.is_some_and(|seconds| seconds <= 120), "no longer than the certificate: {life:?}");
+
     home.clock.advance(180);
     let late = billing.clone().exchange_token(authorized(&own, exchanging(&subject))).await;
-    assert_eq!(refusal(late), invalid_token());
+    assert_eq!(refusal(late), (Code::Unauthenticated, "TOKEN_EXPIRED".to_owned()));
     assert_eq!(refusal(billing.clone().issue_service_token(bare(&account.client_id)).await), wrong());
     let again = shop.auth(&server, Some(&shop.billing))?.issue_service_token(bare(&account.client_id)).await;
     assert_eq!(reason(&again.expect_err("a new connection")), "");

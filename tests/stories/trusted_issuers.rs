@@ -373,6 +373,9 @@ async fn what_is_not_genuine_or_not_for_here_is_not_believed(home: Home) -> Outc
     let expired = of(but(&home, "exp", json!(now - 30)))?;
     assert_eq!(verdict(&server, &admin, &expired).await?, "TOKEN_EXPIRED");
 
+    let unnamed = key.sign(&json!({"alg": "ES256"}), &claims(&home))?;
+    assert_eq!(verdict(&server, &admin, &unnamed).await?, "believed");
+
     let (signed, signature) = good.rsplit_once('.').ok_or("no signature")?;
     let (_, other_claims) = parts_of(&of(but(&home, "sub", json!("u-2")))?)?;
     let tampered = unsigned(&header, &other_claims) + signature;
@@ -401,7 +404,7 @@ async fn what_is_not_genuine_or_not_for_here_is_not_believed(home: Home) -> Outc
         ("HS256 with the PEM as secret", confused(&key.public_pem()?)?),
         ("a stranger's key", token(&home, &stranger, "k1")?),
         ("an unknown key", token(&home, &stranger, "k2")?),
-        ("no key id where the set has ids", key.sign(&json!({"alg": "ES256"}), &claims(&home))?),
+        ("no key id, and a stranger's key", stranger.sign(&json!({"alg": "ES256"}), &claims(&home))?),
         ("an endorsement", key.sign(&with("typ", json!("session-key+jwt")), &claims(&home))?),
         ("another type", key.sign(&with("typ", json!("logout+jwt")), &claims(&home))?),
         ("a key in the header", key.sign(&with("jwk", set["keys"][0].clone()), &claims(&home))?),

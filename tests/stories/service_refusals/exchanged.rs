@@ -148,7 +148,8 @@ async fn nothing_is_widened_by_one(home: Home) -> Outcome {
         let wider = with_claim(&later, name, value)?;
         let asked = VerifyTokenRequest { token: wider.clone(), ..Default::default() };
         assert_eq!(server.auth().verify_token(asked).await?.into_inner().reason, INVALID_TOKEN.1, "{name}");
-        is_refused(name, link.try_exchange(&server, &wider, &["ledger"], &[]).await, INVALID_TOKEN);
+        let answer = link.try_exchange(&server, &wider, &["ledger"], &[]).await;
+        trail.tells(&server, &link.account, name, answer, INVALID_TOKEN).await?;
     }
     trail.tells_nothing(&server).await?;
 
