@@ -126,7 +126,7 @@ fn main() -> ExitCode {
 
 async fn measure(options: Options) -> Outcome {
     let pace = if options.short {
-        Pace { rounds: 3, slice: Duration::from_millis(400), starts: 5 }
+        Pace { rounds: 3, slice: Duration::from_millis(320), starts: 5 }
     } else {
         Pace { rounds: 7, slice: Duration::from_secs(2), starts: 21 }
     };
