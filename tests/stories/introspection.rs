@@ -126,6 +126,10 @@ async fn a_service_is_told_about_its_own_tokens_alone(home: Home) -> Outcome {
         assert_eq!(billing.ask(request).await?, nothing());
     }
 
+    // But nobody else is Tessera's own API.
+    let pretender = Asking::new(&registrar, "tessera", &[]).await?;
+    assert!(!pretender.knows(&annas).await? && pretender.knows(&pretender.token).await?);
+
     // What was issued to it is its own, whoever it is for.
     let mut ledger = orders.asks.clone();
     ledger.audience = words(&["ledger"]);

@@ -101,9 +101,12 @@ impl CertificateFiles {
 
     /// What the files hold now, or held before, while that makes no sense.
     async fn look(&self) -> Result<OwnCertificate, BadCertificate> {
-        let mut state = self.0.state.lock().await;
+        self.look_into(&mut *self.0.state.lock().await).await
+    }
+
+    async fn look_into(&self, state: &mut State) -> Result<OwnCertificate, BadCertificate> {
         state.looked = Some(Instant::now());
-        match (self.take_up(&mut state).await, &state.held) {
+        match (self.take_up(state).await, &state.held) {
             (Err(problem), Some(held)) => {
                 tracing::error!(%problem, "the new certificate is not taken up");
                 Ok(held.certificate.clone())
@@ -114,13 +117,13 @@ impl CertificateFiles {
 
     /// The same for what carries no token of theirs, and may come often.
     async fn newest(&self) -> Result<OwnCertificate, BadCertificate> {
-        let state = self.0.state.lock().await;
+        // Of many that come at once, one looks.
+        let mut state = self.0.state.lock().await;
         let is_new = state.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY);
         if let Some(held) = state.held.as_ref().filter(|_| is_new) {
             return Ok(held.certificate.clone());
         }
-        drop(state);
-        self.look().await
+        self.look_into(&mut state).await
     }
 
     async fn take_up(&self, state: &mut State) -> Result<OwnCertificate, BadCertificate> {
