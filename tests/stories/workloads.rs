@@ -176,6 +176,13 @@ async fn a_trust_domain_vouches_for_its_own(home: Home) -> Outcome {
         let refused = server.issue(asks_with(id, &signed(typ, subject)?)).await;
         assert_eq!(refusal(refused), wrong(), "{typ} {subject}");
     }
+    // Nor for another domain's, though it names itself and an admin has mistaken it for that one.
+    let strangers = "spiffe://bank.example/ns/bank/sa/teller";
+    registrar.credential(&account, federated(domain, strangers, &[])).await?;
+    let mut claims = svid(&home, strangers);
+    claims["iss"] = json!(domain);
+    let refused = server.issue(asks_with(id, &sign(&key, "s1", &claims)?)).await;
+    assert_eq!(refusal(refused), wrong());
     server.stop().await
 }
 
