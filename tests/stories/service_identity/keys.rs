@@ -114,6 +114,8 @@ async fn shows_its_key(home: &Home, settings: &str) -> Outcome {
         Ok(is_bound(&own, &key).await? != first.0 && is_bound(&acting, &key).await? != first.1)
     })
     .await?;
+    // The one to exchange with is renewed beside, and its proof must not be on the way while the clock is turned.
+    eventually("the third is renewed", async || Ok(issued(&server).await? == 4)).await?;
     // So long that all has ended: the tokens, and the nonce that was told last.
     home.clock.advance(500);
     health.check(HealthCheckRequest::default()).await?;
