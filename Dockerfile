@@ -1,6 +1,6 @@
 # Tessera, its glibc and nothing else; runs as a user without rights and keeps what it must keep in /data.
 #
-#   docker build -t tessera .
+#   DOCKER_BUILDKIT=1 docker build -t tessera .
 #   docker run -v tessera:/data -v /etc/tessera:/tls:ro -p 50051:50051 \
 #       -e TESSERA_TOKENS__ISSUER=https://auth.example.com \
 #       -e TESSERA_SERVER__TLS_CERT=/tls/cert.pem -e TESSERA_SERVER__TLS_KEY=/tls/key.pem tessera
@@ -13,7 +13,8 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# The caches keep the crates and what was compiled of them from one build to the next, and stay out of the image.
+# The caches keep the crates and what was compiled of them from one build to the next, and stay out of the image. They need
+# BuildKit, which Docker before 23 uses only where it is told to.
 RUN --mount=type=cache,sharing=locked,target=/usr/local/cargo/registry \
     --mount=type=cache,sharing=locked,target=/src/target \
     CARGO_PROFILE_RELEASE_STRIP=debuginfo cargo build --locked --release --bin tessera \
