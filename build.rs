@@ -41,7 +41,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("tessera.bin"), descriptors.encode_to_vec())?;
 
     let server = env::var_os("CARGO_FEATURE_SERVER").is_some();
-    tonic_prost_build::configure().build_server(server).skip_debug(SILENT).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .build_server(server)
+        .codec_path("crate::proto::ContractCodec")
+        .skip_debug(SILENT)
+        .compile_fds(descriptors)?;
     if server {
         // The services that the examples protect.
         println!("cargo:rerun-if-changed=examples/hello.proto");

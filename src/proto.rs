@@ -1,11 +1,14 @@
 //! The generated contract, `proto/tessera/v1`, and the silent `Debug` of messages that hold a secret.
 
+mod codec;
+
 use std::fmt;
 
 #[allow(missing_docs, clippy::all)]
 mod generated {
     tonic::include_proto!("tessera.v1");
 }
+pub use codec::ContractCodec;
 pub use generated::*;
 
 /// Every file of the contract with its imports, as reflection serves it.

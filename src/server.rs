@@ -1,16 +1,15 @@
 //! Builds the service, serves it, drains it.
 
 mod data_dir;
+mod front;
 mod listener;
 mod tls;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use ::http::HeaderMap;
-use axum::{handler::Handler, response::Response};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{service::Routes, transport::Server};
+use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
@@ -20,8 +19,9 @@ use crate::{
     crypto::{random::Randomness, sealing::Sealer},
     http,
     models::{Database, Store, StoreError},
-    rpc,
+    rpc::{self, Rpc},
 };
+use front::Front;
 
 /// How often a silent connection is asked whether its other end is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -105,9 +105,8 @@ pub async fn run(
     tell(&health, ServingStatus::Serving).await;
     let (can_sign, signing) = watch::channel(true);
     let telling = tokio::spawn(tell_of_signing(health.clone(), signing));
-    let router = rpc::router(&app, health_service, config.server.reflection)?
-        .merge(http::router(&app))
-        .fallback_service(nowhere.with_state(app.clone()));
+    let rpc = Rpc::new(&app, health_service, config.server.reflection)?;
+    let front = Front { rpc, http: http::router(&app) };
 
     announce(&listener, tls.is_some(), &database)?;
     let stop = CancellationToken::new();
@@ -149,7 +148,7 @@ pub async fn run(
         .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_max_header_list_size(MAX_METADATA)
-        .serve_with_incoming_shutdown(Routes::from(router).prepare(), incoming, draining.cancelled());
+        .serve_with_incoming_shutdown(front, incoming, draining.cancelled());
     let drain = async {
         shutdown.await;
         tracing::info!("stopping: calls in flight finish");
@@ -194,11 +193,6 @@ pub async fn open_beside(settings: Checked, rng: Arc<dyn Randomness>) -> Result<
     let store = Store::open(&database, config.database.max_connections).await?;
     let sealer = data_dir::sealer(keks, &store, &*rng).await?;
     Ok((store, sealer))
-}
-
-/// The answer to a path that leads nowhere, in the caller's own language.
-async fn nowhere(headers: HeaderMap) -> Response {
-    if rpc::gate::is_grpc(&headers) { rpc::gate::unknown_method(&headers) } else { http::not_found() }
 }
 
 /// Every service of the contract, and the whole.

@@ -185,12 +185,12 @@ impl App {
             return self.sign_as_issuer(maker.tenant_id, claims, now);
         };
         if !signing.endorse_in_header {
-            return Ok(key.sign_jwt(ACCESS_TOKEN_TYPE, None, claims)?);
+            return Ok(key.sign_access_token(claims)?);
         }
         Ok(key.sign_under(&self.endorsement(maker, key, now)?.header, claims)?)
     }
 
     fn sign_as_issuer(&self, tenant_id: Uuid, claims: &Claims, now: DateTime<Utc>) -> Result<String, Error> {
-        Ok(self.signer(tenant_id, now)?.sign_jwt(ACCESS_TOKEN_TYPE, None, claims)?)
+        Ok(self.signer(tenant_id, now)?.sign_access_token(claims)?)
     }
 }

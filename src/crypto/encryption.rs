@@ -77,10 +77,7 @@ mod tests {
         *,
     };
     use crate::{
-        domain::{
-            algorithm::Algorithm,
-            claims::{ACCESS_TOKEN_TYPE, Claims},
-        },
+        domain::{algorithm::Algorithm, claims::Claims},
         verifier::{DecryptionKey, Expected, PublicKey, Refusal, Verifier},
     };
 
@@ -208,7 +205,7 @@ mod tests {
             audience: Some("orders".to_owned()),
             leeway: TimeDelta::zero(),
         };
-        let signed = issuer.sign_jwt(ACCESS_TOKEN_TYPE, None, &claims)?;
+        let signed = issuer.sign_access_token(&claims)?;
         let (ours, key) = pair(&generate_ec("P-256")?)?;
         let (old, old_key) = pair(&generate_ec("P-256")?)?;
         let encrypted = key.encrypt(&signed)?;

@@ -1,6 +1,6 @@
 //! Signing keys: made here, sealed elsewhere, parsed once, used to sign JWTs.
 
-use std::fmt;
+use std::{fmt, sync::OnceLock};
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -24,7 +24,7 @@ use super::{
     CryptoError,
     random::{ForRsa, Randomness},
 };
-use crate::domain::algorithm::Algorithm;
+use crate::domain::{algorithm::Algorithm, claims::ACCESS_TOKEN_TYPE};
 
 /// A private key, parsed and ready to sign.
 pub struct SigningKey {
@@ -32,6 +32,8 @@ pub struct SigningKey {
     algorithm: Algorithm,
     jwk: Jwk,
     pair: Pair,
+    /// That of its access tokens without an endorsement, once it has signed one.
+    access_header: OnceLock<EncodedHeader>,
 }
 
 enum Pair {
@@ -132,7 +134,7 @@ impl SigningKey {
         let mut jwk = public_jwk(algorithm, &pair)?;
         let kid = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| failed)?;
         jwk.common.key_id = Some(kid.clone());
-        Ok(Self { kid, algorithm, jwk, pair })
+        Ok(Self { kid, algorithm, jwk, pair, access_header: OnceLock::new() })
     }
 
     /// Its id: the RFC 7638 thumbprint of its public half.
@@ -168,6 +170,18 @@ impl SigningKey {
         claims: &impl Serialize,
     ) -> Result<String, CryptoError> {
         self.sign_under(&self.header(typ, endorsement)?, claims)
+    }
+
+    /// Signs the claims of an access token, without an endorsement.
+    pub fn sign_access_token(&self, claims: &impl Serialize) -> Result<String, CryptoError> {
+        let header = match self.access_header.get() {
+            Some(header) => header,
+            None => {
+                let written = self.header(ACCESS_TOKEN_TYPE, None)?;
+                self.access_header.get_or_init(|| written)
+            }
+        };
+        self.sign_under(header, claims)
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CryptoError> {

@@ -24,6 +24,7 @@ pub fn router(app: &Arc<App>) -> Router {
     Router::new()
         .merge(well_known::router(&app.settings.issuer))
         .route("/metrics", get(metrics))
+        .fallback(not_found)
         .with_state(app.clone())
 }
 
@@ -34,7 +35,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, text_type)], text).into_response())
 }
 
-/// The answer to every path that is neither a document nor a method.
-pub fn not_found() -> Response {
+/// The answer to every path that is no document.
+async fn not_found() -> Response {
     Problem::from(Error::NotFound("page")).into_response()
 }

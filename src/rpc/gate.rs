@@ -7,20 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{
-    body::Body,
-    extract::{Request, State},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
-use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, Method, header};
 use tokio::time::timeout;
-use tonic::{Code, Status};
+use tonic::{Code, Status, body::Body};
 use tracing::Instrument;
 
 use super::{
     peer::{self, Peer},
     policy::{self, Open, Who},
+    services::Services,
     status,
 };
 use crate::{
@@ -37,11 +32,11 @@ const MAX_USER_AGENT: usize = 256;
 /// A call that has no answer by then is given up, as where its message never comes. Streams go on.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Lets a call pass, or answers for it.
-pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    if !is_grpc(request.headers()) {
-        return StatusCode::NOT_FOUND.into_response();
-    }
+type Request = http::Request<Body>;
+type Response = http::Response<Body>;
+
+/// Lets a gRPC call pass to its service, or answers for it.
+pub(super) async fn pass(app: Arc<App>, services: Arc<Services>, mut request: Request) -> Response {
     let started = Instant::now();
     let origin = origin(&app, &request);
     let request_id = origin.request_id.clone();
@@ -87,8 +82,8 @@ pub async fn pass(State(app): State<Arc<App>>, mut request: Request, next: Next)
                     Known::User(caller) => extensions.insert(caller).map(drop),
                     Known::Service(caller) => extensions.insert(caller).map(drop),
                 };
-                let response = match timeout(PATIENCE, next.run(request)).await {
-                    Ok(response) => readable(response),
+                let response = match timeout(PATIENCE, services.call(request)).await {
+                    Ok(Ok(response)) => readable(response),
                     Err(_) => status::too_slow().into_http(),
                 };
                 with_nonce(response, next_nonce)
@@ -135,14 +130,9 @@ impl Drop for Call<'_> {
 }
 
 /// The answer to a method that is not there.
-pub fn unknown_method(headers: &HeaderMap) -> Response {
+pub(super) fn unknown_method(headers: &HeaderMap) -> Response {
     let id = request_id(headers).unwrap_or_else(new_request_id);
     with_request_id(status::unimplemented().into_http(), &id)
-}
-
-/// Whether the request is gRPC, and not a browser's that has lost its way.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Who calls.
@@ -309,7 +299,7 @@ fn with_nonce(mut response: Response, nonce: Option<String>) -> Response {
 fn readable(response: Response) -> Response {
     let status = Status::from_header_map(response.headers());
     match status.as_ref().and_then(status::of_unreadable) {
-        Some(status) => status.into_http::<Body>(),
+        Some(status) => status.into_http(),
         None => response,
     }
 }
