@@ -249,9 +249,15 @@ impl App {
         Caller::new(self.check_own(token, shown).await?, self.default_tenant_id)
     }
 
-    /// Which service calls with this token, and shows this beside it; `None` where the token is good, and somebody else's.
-    pub async fn calling_service(&self, token: &str, shown: &Shown) -> Result<Option<ServiceCaller>, Error> {
-        Ok(ServiceCaller::new(self.check_own(token, shown).await?))
+    /// Which service calls with this token, and shows this beside it, of which the certificate ends at `certificate_end`; `None`
+    /// where the token is good, and somebody else's.
+    pub async fn calling_service(
+        &self,
+        token: &str,
+        shown: &Shown,
+        certificate_end: Option<DateTime<Utc>>,
+    ) -> Result<Option<ServiceCaller>, Error> {
+        Ok(ServiceCaller::new(self.check_own(token, shown).await?, certificate_end))
     }
 
     async fn check_own(&self, token: &str, shown: &Shown) -> Result<Claims, Error> {
