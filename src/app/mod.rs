@@ -21,6 +21,7 @@ mod refresh_mismatch;
 mod registry;
 mod renew_profiles;
 mod service_cache;
+mod service_weight;
 mod session_makers;
 mod start;
 mod start_session;
