@@ -14,6 +14,7 @@ mod key_proofs;
 mod key_ring;
 mod last_seen;
 mod metrics;
+mod observe;
 mod page;
 mod prove;
 mod record;
@@ -358,24 +359,5 @@ impl App {
     /// Ends all streams that would go on for ever: the server is about to stop.
     pub fn close_watches(&self) {
         self.feed.close();
-    }
-
-    /// Brings the figures that are not counted but looked up into the metrics.
-    pub fn observe(&self) {
-        self.metrics.observe_hashing(self.hasher.waiting(), self.hasher.free_threads());
-        for pool in self.store.pools() {
-            self.metrics.observe_pool(pool);
-        }
-        self.metrics.observe_cache("session_makers", self.makers.len());
-        self.metrics.observe_cache("service_accounts", self.services.len());
-        self.metrics.observe_cache("sessions_seen", self.last_seen.len());
-        self.metrics.observe_cache("key_proofs", self.proving.proofs.remembered(self.now()));
-        self.metrics.observe_cache("endorsed_keys", self.verifier.remembered_keys());
-        self.metrics.observe_cache("checked_tokens", self.verifier.remembered_tokens());
-        self.metrics.observe_cache("revocations", self.verifier.trust().len());
-        self.metrics.observe_keys(self.ring().keys(), self.now());
-        self.metrics.observe_revision(self.verifier.trust().revision());
-        self.metrics.observe_followers(self.feed.followers());
-        self.metrics.observe_trust_age(self.feed.age());
     }
 }
