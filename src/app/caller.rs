@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{App, Error};
@@ -78,18 +79,26 @@ pub struct ServiceCaller {
     pub tenant_id: Uuid,
     /// What its token says.
     claims: Arc<Claims>,
+    /// When the certificate ends that it has shown, if it has.
+    certificate_end: Option<DateTime<Utc>>,
 }
 
 impl ServiceCaller {
     /// One that acts for nobody else; `None` where the token is not a service's own.
-    pub(super) fn new(claims: Claims) -> Option<Self> {
+    pub(super) fn new(claims: Claims, certificate_end: Option<DateTime<Utc>>) -> Option<Self> {
         let service = claims.service.as_ref().filter(|_| claims.act.is_none())?;
-        Some(Self { account_id: claims.sub, tenant_id: service.tenant_id, claims: Arc::new(claims) })
+        let (account_id, tenant_id) = (claims.sub, service.tenant_id);
+        Some(Self { account_id, tenant_id, claims: Arc::new(claims), certificate_end })
     }
 
     /// The thumbprint of the certificate that its token is bound to, and which it has shown.
     pub(super) fn certificate(&self) -> Option<&str> {
         self.claims.cnf.as_ref()?.x5t_s256.as_deref()
+    }
+
+    /// When that one ends.
+    pub(super) fn certificate_end(&self) -> Option<DateTime<Utc>> {
+        self.certificate().and(self.certificate_end)
     }
 
     /// Whether its token was ended since it called. That its time has passed is no matter.

@@ -42,7 +42,7 @@ pub struct Created {
 }
 
 /// The longest JWK set of a credential, in bytes: every server holds those that are in use.
-const LONGEST_JWKS: usize = 8 * 1024;
+pub(super) const LONGEST_JWKS: usize = 8 * 1024;
 
 const NOT_FOUND: Error = Error::NotFound("service account");
 

@@ -108,7 +108,9 @@ async fn exchange(
     // Whoever has to show something with its own token has to show it with this one. A key it has shown with this call.
     let cnf = Confirmation::of(asked.key.as_deref().map(KeyProof::key), caller.certificate());
     let claims = acting(app, account, subject, asked, is_delegated, app.now())?;
-    let claims = Claims { cnf, ..claims };
+    // It is of no use without that certificate, so it ends with it; that the caller's own token ends sooner is no matter.
+    let exp = caller.certificate_end().map_or(claims.exp, |end| end.timestamp().min(claims.exp));
+    let claims = Claims { cnf, exp, ..claims };
     app.sign_for_service(account, claims, app.now())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Fetched ones are kept for as long as their server says, and fetched anew ahead of that. A token that names an
 //! unknown key makes one fetch, then none for a while: made-up names cost nothing more. While the server is away
-//! the last good set stays, for a day.
+//! the last good set stays, for a day. What is fetched may take so much memory and no more.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -35,6 +35,8 @@ const MOST_KEPT: TimeDelta = TimeDelta::hours(1);
 const COOL_DOWN: TimeDelta = TimeDelta::seconds(30);
 /// How long keys are used whose server is away.
 const LAST_GOOD: TimeDelta = TimeDelta::hours(24);
+/// What fetched keys of an issuer may take in memory, in bytes: some 180 keys on curves, more with RSA.
+const MOST_OF_ISSUER: usize = 128 * 1024;
 /// How often it is looked for what is to be fetched.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -57,6 +59,8 @@ pub(super) enum ForeignKeys {
 pub(super) struct Fetching {
     url: String,
     algorithms: Vec<Algorithm>,
+    /// What they may take in memory, in bytes.
+    most: usize,
     /// Held while they are fetched.
     flight: Arc<tokio::sync::Mutex<()>>,
     known: Mutex<Known>,
@@ -133,7 +137,7 @@ impl Trusted {
     /// Opens what is registered. Keys that `before` has fetched are not fetched again.
     pub(super) fn open(record: TrustedIssuer, before: Option<&Self>) -> Result<Self, BadKeySet> {
         let before = before.filter(|before| before.record.id == record.id).map(|before| &before.keys);
-        let keys = ForeignKeys::open(&record.keys, &record.algorithms, before)?;
+        let keys = ForeignKeys::open(&record.keys, &record.algorithms, MOST_OF_ISSUER, before)?;
         let expected = ForeignIssuer {
             issuer: record.issuer.clone(),
             audiences: record.audiences.clone(),
@@ -144,10 +148,12 @@ impl Trusted {
 }
 
 impl ForeignKeys {
-    /// Opens what is registered. Keys that `before` has fetched from there are not fetched again.
+    /// Opens what is registered. Keys that `before` has fetched from there are not fetched again; those that are take `most`
+    /// bytes at most.
     pub(super) fn open(
         source: &KeySource,
         algorithms: &[Algorithm],
+        most: usize,
         before: Option<&Self>,
     ) -> Result<Self, BadKeySet> {
         let url = match source {
@@ -166,10 +172,19 @@ impl ForeignKeys {
         let new = || Fetching {
             url: url.clone(),
             algorithms: algorithms.to_vec(),
+            most,
             flight: Arc::default(),
             known: Mutex::default(),
         };
         Ok(Self::Fetched(same.unwrap_or_else(|| Arc::new(new()))))
+    }
+
+    /// What they may ever take in memory, in bytes: whoever weighs them must not find another weight once they are fetched.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Registered(keys) => size(keys),
+            Self::Fetched(fetching) => size_of::<Fetching>() + fetching.url.len() + fetching.most,
+        }
     }
 
     /// Those that may be used now.
@@ -270,7 +285,11 @@ impl App {
         let fetched = self.fetcher.get(&fetching.url).await;
         let fetched = fetched.map_err(|error| (outcome(&error), error.to_string())).and_then(|fetched| {
             let keys = PublicKey::from_foreign_jwks(&fetched.body, &fetching.algorithms);
-            Ok((keys.map_err(|bad| ("BAD_KEYS", format!("the document {bad}")))?, kept(&fetched)))
+            let keys = keys.map_err(|bad| ("BAD_KEYS", format!("the document {bad}")))?;
+            if size(&keys) > fetching.most {
+                return Err(("BAD_KEYS", "the document holds more keys than are kept".to_owned()));
+            }
+            Ok((keys, kept(&fetched)))
         });
         let mut known = fetching.known();
         match fetched {
@@ -303,6 +322,10 @@ impl App {
         });
         fetched.filter(|fetching| fetching.known().is_due(AHEAD, now)).cloned().collect()
     }
+}
+
+fn size(keys: &[PublicKey]) -> usize {
+    keys.iter().map(PublicKey::size).sum()
 }
 
 fn kept(fetched: &Fetched) -> TimeDelta {

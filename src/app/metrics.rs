@@ -83,6 +83,7 @@ pub struct Metrics {
     unknown_entries: Counter,
     hash_waiting: Gauge,
     hash_free: Gauge,
+    hash_memory: Gauge,
     pools: Family<PoolLabels, Gauge>,
     caches: Family<CacheLabel, Gauge>,
     revision: Gauge,
@@ -124,6 +125,7 @@ impl Default for Metrics {
             unknown_entries: Counter::default(),
             hash_waiting: Gauge::default(),
             hash_free: Gauge::default(),
+            hash_memory: Gauge::default(),
             pools: Family::default(),
             caches: Family::default(),
             revision: Gauge::default(),
@@ -165,8 +167,10 @@ impl Metrics {
         r.register("trust_unknown_entries", unknown_entries, self.unknown_entries.clone());
         r.register("hash_waiting", "Passwords that wait to be hashed", self.hash_waiting.clone());
         r.register("hash_threads_free", "Hashing threads that are free", self.hash_free.clone());
+        let hash_memory = "Memory that is kept for the next passwords";
+        r.register_with_unit("hash_memory", hash_memory, Unit::Bytes, self.hash_memory.clone());
         r.register("pool_connections", "Database connections by pool and state", self.pools.clone());
-        r.register("cache_entries", "Entries of each cache", self.caches.clone());
+        r.register("cache_entries", "Entries of each cache and memory", self.caches.clone());
         r.register("trust_revision", "Revision of the trust log that was reached", self.revision.clone());
         r.register("watchers", "Verifiers and clients that follow the trust log", self.followers.clone());
         let age = "How long ago the trust log was read to its end";
@@ -229,9 +233,10 @@ impl Metrics {
         self.unknown_entries.inc();
     }
 
-    pub(super) fn observe_hashing(&self, waiting: usize, free: usize) {
+    pub(super) fn observe_hashing(&self, waiting: usize, free: usize, kept_bytes: usize) {
         self.hash_waiting.set(gauge(waiting));
         self.hash_free.set(gauge(free));
+        self.hash_memory.set(gauge(kept_bytes));
     }
 
     pub(super) fn observe_pool(&self, pool: PoolState) {

@@ -14,6 +14,7 @@ mod key_proofs;
 mod key_ring;
 mod last_seen;
 mod metrics;
+mod observe;
 mod page;
 mod prove;
 mod record;
@@ -21,6 +22,7 @@ mod refresh_mismatch;
 mod registry;
 mod renew_profiles;
 mod service_cache;
+mod service_weight;
 mod session_makers;
 mod start;
 mod start_session;
@@ -249,9 +251,15 @@ impl App {
         Caller::new(self.check_own(token, shown).await?, self.default_tenant_id)
     }
 
-    /// Which service calls with this token, and shows this beside it; `None` where the token is good, and somebody else's.
-    pub async fn calling_service(&self, token: &str, shown: &Shown) -> Result<Option<ServiceCaller>, Error> {
-        Ok(ServiceCaller::new(self.check_own(token, shown).await?))
+    /// Which service calls with this token, and shows this beside it, of which the certificate ends at `certificate_end`; `None`
+    /// where the token is good, and somebody else's.
+    pub async fn calling_service(
+        &self,
+        token: &str,
+        shown: &Shown,
+        certificate_end: Option<DateTime<Utc>>,
+    ) -> Result<Option<ServiceCaller>, Error> {
+        Ok(ServiceCaller::new(self.check_own(token, shown).await?, certificate_end))
     }
 
     async fn check_own(&self, token: &str, shown: &Shown) -> Result<Claims, Error> {
@@ -351,24 +359,5 @@ impl App {
     /// Ends all streams that would go on for ever: the server is about to stop.
     pub fn close_watches(&self) {
         self.feed.close();
-    }
-
-    /// Brings the figures that are not counted but looked up into the metrics.
-    pub fn observe(&self) {
-        self.metrics.observe_hashing(self.hasher.waiting(), self.hasher.free_threads());
-        for pool in self.store.pools() {
-            self.metrics.observe_pool(pool);
-        }
-        self.metrics.observe_cache("session_makers", self.makers.len());
-        self.metrics.observe_cache("service_accounts", self.services.len());
-        self.metrics.observe_cache("sessions_seen", self.last_seen.len());
-        self.metrics.observe_cache("key_proofs", self.proving.proofs.remembered(self.now()));
-        self.metrics.observe_cache("endorsed_keys", self.verifier.remembered_keys());
-        self.metrics.observe_cache("checked_tokens", self.verifier.remembered_tokens());
-        self.metrics.observe_cache("revocations", self.verifier.trust().len());
-        self.metrics.observe_keys(self.ring().keys(), self.now());
-        self.metrics.observe_revision(self.verifier.trust().revision());
-        self.metrics.observe_followers(self.feed.followers());
-        self.metrics.observe_trust_age(self.feed.age());
     }
 }

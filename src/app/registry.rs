@@ -148,6 +148,16 @@ impl Registry {
         self.trusted_issuers.values()
     }
 
+    /// How many there are of each kind.
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 4] {
+        [
+            ("tenants", self.tenants.len() + self.damaged_tenants.len()),
+            ("audiences", self.audiences.len()),
+            ("audience_rules", self.rules.len()),
+            ("trusted_issuers", self.trusted_issuers.len()),
+        ]
+    }
+
     fn tenants(&self) -> impl Iterator<Item = &TenantSigning> {
         self.tenants.values().map(|tenant| &tenant.signing)
     }

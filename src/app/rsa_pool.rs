@@ -27,6 +27,9 @@ use crate::{
 
 /// Keys of the pool that are opened ahead of need too.
 const OPENED: i64 = 64;
+/// Damaged keys that are known as such, some 100 bytes each: more than the largest pool has, and no more than SQLite takes in one
+/// statement. Where there are more, each is tried anew, and logins may find none that can be opened.
+const MOST_DAMAGED: usize = 16_384;
 /// Damaged keys that one login passes over before it is told to come back.
 const PASSED_OVER: usize = 8;
 
@@ -67,7 +70,16 @@ impl OpenedKeys {
     /// It stays where it is: who has the right key-encryption key can still open it.
     fn pass_over(&self, kid: &str, error: &Error) {
         tracing::error!(kid, %error, "can't open a spare key; it is passed over");
-        self.change(|known| known.damaged.insert(kid.to_owned()));
+        self.change(|known| {
+            if known.damaged.len() < MOST_DAMAGED {
+                known.damaged.insert(kid.to_owned());
+            }
+        });
+    }
+
+    /// How many are open, and how many damaged ones are known.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        self.change(|Known { opened, damaged }| (opened.len(), damaged.len()))
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {

@@ -9,33 +9,26 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use quick_cache::{
-    Weighter,
-    sync::{Cache, EntryAction, EntryResult},
-};
+use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{App, Error, foreign_keys::ForeignKeys};
+use super::{
+    App, Error,
+    foreign_keys::ForeignKeys,
+    service_weight::{self, ByWeight, MOST_FETCHED},
+};
 use crate::{
     domain::{
         Inconsistent,
         algorithm::Algorithm,
         service_account::{Credential, Proof, ServiceAccount},
         trust::Revocation,
-        trusted_issuer::KeySource,
     },
     models::{Conn, Work, service_accounts, service_credentials, trust_log},
     verifier::budget::Budget,
 };
 
-/// What is kept, in KiB as far as it can be told.
-const KEPT: u64 = 8192;
-/// Accounts that are expected to be among them. So few that each part of the cache, of which there is one for so many, takes
-/// the largest account.
-const EXPECTED: usize = 256;
-/// What a credential weighs whose keys are fetched.
-const FETCHED: usize = 16 * 1024;
 /// How long a look-up may take, in which others may have to be waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -45,7 +38,7 @@ const RECORDED_EVERY: Duration = Duration::from_secs(10);
 
 /// An account and its credentials, as they were at a count of all changes.
 pub(super) struct Service {
-    count: i64,
+    pub count: i64,
     pub account: ServiceAccount,
     pub credentials: Vec<Opened>,
     /// What may still be recorded.
@@ -86,34 +79,16 @@ pub(super) enum Changed {
     AccountAnd(Revocation),
 }
 
-/// Bounds the memory that they take.
-#[derive(Clone)]
-struct BySize;
-
-impl Weighter<Uuid, Arc<Service>> for BySize {
-    fn weight(&self, _: &Uuid, service: &Arc<Service>) -> u64 {
-        let size = |opened: &Opened| match &opened.credential.proof {
-            // As it stands, and read.
-            Proof::PrivateKeyJwt(KeySource::Json(json)) => 3 * json.len(),
-            Proof::PrivateKeyJwt(KeySource::Url(_)) => FETCHED,
-            Proof::ClientSecret(_) | Proof::Federated(_) => 256,
-            Proof::Mtls(named) => 256 + named.as_str().len(),
-        };
-        let bytes: usize = service.credentials.iter().map(size).sum();
-        1 + u64::try_from(bytes / 1024).unwrap_or(u64::MAX)
-    }
-}
-
 /// Those that are kept.
 pub(super) struct Services {
-    cache: Cache<Uuid, Arc<Service>, BySize>,
+    cache: Cache<Uuid, Arc<Service>, ByWeight>,
     /// Changes of any account so far, as far as this server knows.
     count: AtomicI64,
 }
 
 impl Default for Services {
     fn default() -> Self {
-        Self { cache: Cache::with_weighter(EXPECTED, KEPT, BySize), count: AtomicI64::default() }
+        Self { cache: service_weight::cache(), count: AtomicI64::default() }
     }
 }
 
@@ -244,7 +219,7 @@ impl App {
 }
 
 /// Keys that were fetched for it before are not fetched again.
-fn open(credential: Credential, before: Option<&Service>) -> Result<Opened, String> {
+pub(super) fn open(credential: Credential, before: Option<&Service>) -> Result<Opened, String> {
     let keys = match &credential.proof {
         Proof::ClientSecret(_) | Proof::Federated(_) | Proof::Mtls(_) => None,
         Proof::PrivateKeyJwt(source) => {
@@ -252,7 +227,7 @@ fn open(credential: Credential, before: Option<&Service>) -> Result<Opened, Stri
                 let same = before.credentials.iter().find(|known| known.credential.id == credential.id)?;
                 same.keys.as_ref()
             });
-            let keys = ForeignKeys::open(source, &Algorithm::ALL, known);
+            let keys = ForeignKeys::open(source, &Algorithm::ALL, MOST_FETCHED, known);
             Some(keys.map_err(|bad| format!("its key set {bad}"))?)
         }
     };

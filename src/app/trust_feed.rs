@@ -155,6 +155,11 @@ impl TrustFeed {
         self.places.count() + self.session_places.count()
     }
 
+    /// How many entries are kept for those who come back.
+    pub(super) fn remembered(&self) -> usize {
+        self.told().len()
+    }
+
     /// How far the log has been told.
     pub(super) fn place(&self) -> Place {
         self.told().place().clone()

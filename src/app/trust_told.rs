@@ -97,6 +97,11 @@ impl Told {
         self.place_before(self.recent.len())
     }
 
+    /// How many entries it could tell again.
+    pub(super) fn len(&self) -> usize {
+        self.recent.len()
+    }
+
     /// Takes in what came to the log.
     pub(super) fn tell(&mut self, entries: &[Entry], reached: Place) -> News {
         let at = self.recent.len();

@@ -88,6 +88,12 @@ impl Argon {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// How much that is, in bytes.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let kept = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().map(|piece| size_of_val(piece.as_slice())).sum()
+    }
+
     fn compute(
         &self,
         argon2: &Argon2<'_>,

@@ -83,6 +83,11 @@ impl PasswordHasher {
         self.argon.rest();
     }
 
+    /// How much that is, in bytes: as many pieces as there were ever hashes at the same time, but those in use.
+    pub fn kept_bytes(&self) -> usize {
+        self.argon.kept_bytes()
+    }
+
     /// Hashes a new password into a PHC string.
     pub async fn hash(&self, password: SecretString) -> Result<String, HashError> {
         let salt = self.rng.bytes()?;

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use http::{Extensions, HeaderMap, HeaderValue, Method, header};
 use tokio::time::timeout;
 use tonic::{Code, Status, body::Body};
@@ -175,6 +176,7 @@ async fn admit(app: &App, who: Who, head: Head<'_>) -> Result<Admitted, Error> {
     }
     let (scheme, token) = credentials(head.headers)?;
     let certificate = peer::certificate(app, head.extensions, head.headers);
+    let certificate_end = certificate.as_ref().map(|certificate| certificate.expire_time);
     let certificate = certificate.map(|certificate| certificate.thumbprint.clone());
     let mut shown = Shown { certificate, ..Shown::default() };
     let proved = match scheme {
@@ -187,7 +189,7 @@ async fn admit(app: &App, who: Who, head: Head<'_>) -> Result<Admitted, Error> {
         Scheme::Bearer if binds_tokens => prove(app, head, Some(token))?,
         Scheme::Bearer => None,
     };
-    let caller = authenticate(app, who, token, &shown).await?;
+    let caller = authenticate(app, who, token, &shown, certificate_end).await?;
     // Nobody who may not call fills the memory of those that were used. What gives out tokens uses it by itself, and tells the
     // trail where it was used before.
     if let Some(proved) = proved.as_ref().filter(|_| !binds_tokens) {
@@ -203,9 +205,15 @@ impl Admitted {
     }
 }
 
-async fn authenticate(app: &App, who: Who, token: &str, shown: &Shown) -> Result<Known, Error> {
+async fn authenticate(
+    app: &App,
+    who: Who,
+    token: &str,
+    shown: &Shown,
+    certificate_end: Option<DateTime<Utc>>,
+) -> Result<Known, Error> {
     if matches!(who, Who::Service | Who::ServiceOrOpen(_)) {
-        return match app.calling_service(token, shown).await? {
+        return match app.calling_service(token, shown, certificate_end).await? {
             Some(service) => Ok(Known::Service(service)),
             // People's clients send their token with every call.
             None if matches!(who, Who::ServiceOrOpen(what) if is_open(app, what)) => Ok(Known::Nobody),

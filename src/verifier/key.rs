@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
-    DecodingKey,
+    DecodingKey, DecodingKeyKind,
     jwk::{AlgorithmParameters, Jwk, JwkSet, ThumbprintHash},
 };
 
@@ -76,6 +76,18 @@ impl Key {
         }
     }
 
+    /// What it takes beside itself.
+    fn size(&self) -> usize {
+        match self {
+            // The point in affine and in projective coordinates, as it was written, and what the library keeps with it.
+            Self::Curve(_) => 512,
+            Self::Rsa(key, _) => match key.kind() {
+                DecodingKeyKind::RsaModulusExponent { n, e } => n.len() + e.len(),
+                DecodingKeyKind::SecretOrDer(bytes) => bytes.len(),
+            },
+        }
+    }
+
     fn verifies(&self, message: &[u8], signature: &str) -> bool {
         match self {
             Self::Curve(key) => {
@@ -140,6 +152,11 @@ impl PublicKey {
     /// What it is for.
     pub fn algorithm(&self) -> Algorithm {
         self.0.algorithm
+    }
+
+    /// What it takes in memory, in bytes, near enough to bound how many are held.
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + size_of::<Inner>() + self.0.kid.len() + self.0.key.size()
     }
 
     /// Checks a base64url signature over `message`.

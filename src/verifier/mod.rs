@@ -70,7 +70,7 @@ pub use foreign_keys::BadKeySet;
 pub use guard::{ClaimsOf, Guard, GuardInterceptor, Guarded, Requirement, Scheme, bearer, credentials};
 pub use key::{BadKey, PublicKey};
 pub use service_identity::{
-    Credential, IdentityError, ServiceIdentity, ServiceIdentityBuilder, ServiceTokens,
+    Credential, IdentityError, IdentityFigures, ServiceIdentity, ServiceIdentityBuilder, ServiceTokens,
 };
 use shared::Shared;
 pub use shared::SharedKey;

@@ -7,8 +7,8 @@ use tessera::{
     clock::Clock,
     domain::algorithm::Algorithm,
     proto::{
-        CreateCredentialRequest, IssueServiceTokenRequest, PrivateKeyJwt, RevokeCredentialRequest,
-        ServiceAccount, create_credential_request::Kind,
+        CreateCredentialRequest, CreateServiceAccountRequest, IssueServiceTokenRequest, PrivateKeyJwt,
+        RevokeCredentialRequest, ServiceAccount, create_credential_request::Kind,
     },
 };
 use tonic::Code;
@@ -24,6 +24,7 @@ stories! {
     an_assertion_that_differs_in_one_thing_is_refused,
     an_assertion_is_good_once_whoever_brings_it,
     keys_are_found_where_the_service_publishes_them,
+    more_keys_than_are_kept_are_not_taken,
     keys_that_give_something_away_are_not_registered,
 }
 timed_stories! {
@@ -256,6 +257,26 @@ async fn keys_are_found_where_the_service_publishes_them(home: Home) -> Outcome 
     published.fall_silent();
     server.service_token(asks_with(&signed(&second, "k2")?)).await?;
     assert_eq!(published.asked(), 2);
+    server.stop().await
+}
+
+async fn more_keys_than_are_kept_are_not_taken(home: Home) -> Outcome {
+    let server = home.start().await?;
+    let registrar = Registrar::of(&server).await?;
+    let key = Key::generate(Algorithm::Es256)?;
+    for (count, is_taken) in [(20, true), (40, false)] {
+        let kids: Vec<String> = (0..count).map(|number| format!("k{number}")).collect();
+        let set: Vec<(&str, &Key)> = kids.iter().map(|kid| (kid.as_str(), &key)).collect();
+        let published = KeyServer::serving(&jwks(&set)).await?;
+        let keys = PrivateKeyJwt { jwks_uri: published.url(), ..Default::default() };
+        let name = format!("orders-{count}");
+        let account = registrar.create(CreateServiceAccountRequest { name, ..orders() }).await?;
+        registrar.credential(&account, Kind::PrivateKeyJwt(keys)).await?;
+        let signed = key.sign(&header("k0"), &good_claims(&account.client_id, home.now()))?;
+        let answer = server.issue(asks_with(&signed)).await;
+        assert_eq!(answer.is_ok(), is_taken, "{count}: {answer:?}");
+    }
+    assert_eq!(server.metric("tessera_foreign_key_fetches_total{outcome=\"BAD_KEYS\"}").await?, 1);
     server.stop().await
 }
 

@@ -105,6 +105,10 @@ async fn made_up_keys_cost_the_issuer_next_to_nothing(home: Home) -> Outcome {
     let figures = verifier.figures();
     assert_eq!(figures.key_lookups, asked);
     assert_eq!(figures.key_lookups_spared + asked, 5000);
+    assert_eq!(
+        figures.remembered_lookups as u64, asked,
+        "who was refused for too many is told nothing of its key"
+    );
     assert_eq!(figures.remembered_keys, before.remembered_keys);
     assert_eq!(figures.remembered_tokens, before.remembered_tokens);
     server.stop().await

@@ -5,6 +5,7 @@ mod address_change;
 mod address_change_races;
 mod audiences;
 mod bad_input;
+mod caches;
 mod cleanup;
 mod cleanup_at_once;
 mod client_assertions;

@@ -18,7 +18,8 @@ use tessera::{
         create_credential_request::Kind, create_trusted_issuer_request::Keys,
     },
     verifier::{
-        AccessToken, Credential, Guard, IdentityError, ServiceIdentity, ServiceTokens, Verifier, WithToken,
+        AccessToken, Credential, Guard, IdentityError, IdentityFigures, ServiceIdentity, ServiceTokens,
+        Verifier, WithToken,
     },
 };
 use tonic::{Code, transport::Channel};
@@ -390,6 +391,7 @@ async fn it_acts_for_whom_it_was_called_by(home: Home) -> Outcome {
     let first = tokens.next().ok_or("none")??;
     assert!(tokens.all(|token| token.is_ok_and(|token| token == first)));
     assert_eq!((issued(&server).await?, exchanged(&server).await?), (1, 1));
+    assert_eq!(identity.figures(), IdentityFigures { own_tokens: 1, tokens_to_act_with: 1 });
     let (hers, claims) = (parts_of(&anna)?.1, parts_of(first.expose())?.1);
     assert_eq!((&claims["sub"], &claims["sid"]), (&hers["sub"], &hers["sid"]));
     assert_eq!(claims["act"]["sub"], claims["client_id"], "who acts stands in it");

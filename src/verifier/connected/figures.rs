@@ -28,6 +28,8 @@ pub struct Figures {
     pub remembered_token_hits: u64,
     /// Unknown keys that the issuer was asked for.
     pub key_lookups: u64,
+    /// Its answers to that which are remembered, ten thousand at most.
+    pub remembered_lookups: usize,
     /// Unknown keys that it was not asked for, since too many were unknown.
     pub key_lookups_spared: u64,
     /// Tokens that the issuer was asked about.
@@ -64,6 +66,7 @@ impl Core {
             remembered_tokens: self.verifier.remembered_tokens(),
             remembered_token_hits: self.verifier.remembered_token_hits(),
             key_lookups: count(lookups),
+            remembered_lookups: self.lookups.remembered(),
             key_lookups_spared: count(spared),
             tokens_asked: count(asked),
             stale_refusals: count(stale),

@@ -40,6 +40,11 @@ impl Lookups {
         }
     }
 
+    /// How many answers are remembered.
+    pub(super) fn remembered(&self) -> usize {
+        self.answers.len()
+    }
+
     /// Whether the issuer may be asked once more on behalf of a token that nothing vouches for.
     pub(super) fn may_ask(&self) -> bool {
         self.budget.take()

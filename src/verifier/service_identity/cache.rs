@@ -44,6 +44,11 @@ impl Slots {
         Self(Cache::new(most))
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The one place of such a token.
     pub(super) fn of(&self, purpose: &Arc<Purpose>) -> Arc<Slot> {
         let Ok(slot) = self.0.get_or_insert_with(purpose, || Ok::<_, Infallible>(Arc::default()));

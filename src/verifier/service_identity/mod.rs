@@ -77,6 +77,15 @@ struct Core {
     to_act_with: Slots,
 }
 
+/// What a service exports of its identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdentityFigures {
+    /// Tokens of its own that there is a place for, a thousand at most: one for each set of audiences and scopes.
+    pub own_tokens: usize,
+    /// The same of tokens to act with, as many as [`ServiceIdentityBuilder::tokens_to_act_with`] says at most.
+    pub tokens_to_act_with: usize,
+}
+
 /// Says who a service is; [`Self::build`] makes it.
 #[must_use]
 pub struct ServiceIdentityBuilder {
@@ -168,6 +177,11 @@ impl ServiceIdentity {
         scope: &[&str],
     ) -> Result<AccessToken, IdentityError> {
         self.acting_for(token, audience, scope).token().await
+    }
+
+    /// What there is to measure. A place counts whether or not its token was got, and until another one takes it.
+    pub fn figures(&self) -> IdentityFigures {
+        IdentityFigures { own_tokens: self.0.own.len(), tokens_to_act_with: self.0.to_act_with.len() }
     }
 
     fn kept(&self, purpose: Purpose) -> Kept<Issue> {
