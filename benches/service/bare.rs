@@ -1,11 +1,12 @@
 //! The work that no implementation could leave out, on threads of this process.
 
 use std::{
+    sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
 
-use argon2::Argon2;
+use argon2::{Argon2, Block};
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, ParsedPublicKey},
@@ -18,20 +19,22 @@ use tessera::{
 };
 
 use super::{
-    Outcome,
+    Outcome, cpu,
     load::{Sample, nanos},
     support::{Issuer, parts_of},
 };
 
-/// Does it again and again on so many threads.
+/// Does it again and again on so many threads, which begin together when each has what it needs.
 pub fn spin<W: FnMut() -> bool>(
     threads: usize,
     slice: Duration,
     work: impl Fn(usize) -> W + Sync,
 ) -> Outcome<Sample> {
-    let begun = Instant::now();
+    let ready = Barrier::new(threads + 1);
     let spin_here = |number: usize| {
         let (mut work, mut sample) = (work(number), Sample::default());
+        ready.wait();
+        let (begun, used) = (Instant::now(), cpu::of_this_thread());
         while begun.elapsed() < slice {
             let begun = Instant::now();
             if work() {
@@ -40,37 +43,38 @@ pub fn spin<W: FnMut() -> bool>(
                 sample.errors += 1;
             }
         }
+        sample.cpu = cpu::of_this_thread().saturating_sub(used);
         sample
     };
     let mut whole = Sample::default();
     thread::scope(|scope| {
         let spin_here = &spin_here;
         let running: Vec<_> = (0..threads).map(|number| scope.spawn(move || spin_here(number))).collect();
+        ready.wait();
+        let begun = Instant::now();
         for thread in running {
-            let sample = thread.join().map_err(|_| "a thread panicked")?;
-            whole.errors += sample.errors;
-            whole.latencies.extend(sample.latencies);
+            whole.extend(thread.join().map_err(|_| "a thread panicked")?);
         }
-        Ok::<_, &str>(())
-    })?;
-    whole.took = begun.elapsed();
-    whole.cpu = Duration::from_nanos(whole.latencies.iter().sum());
-    Ok(whole)
+        whole.took = begun.elapsed();
+        Ok(whole)
+    })
 }
 
-/// argon2id with the service's parameters, on as many threads as it has.
+/// argon2id with the service's parameters, on as many threads as it has. Each keeps its memory, as the service does.
 pub fn argon2(settings: &HashSettings, slice: Duration) -> Outcome<Sample> {
     let params = argon2::Params::new(settings.memory_kib, settings.time, settings.lanes, None)?;
     let argon2 = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
     spin(settings.threads, slice, |_| {
-        || argon2.hash_password_into(b"nobody guesses this", &[7; 16], &mut [0; 32]).is_ok()
+        let (argon2, mut memory) = (&argon2, vec![Block::new(); argon2.params().block_count()]);
+        move || {
+            let (password, salt, out) = (b"nobody guesses this", &[7_u8; 16], &mut [0_u8; 32]);
+            argon2.hash_password_into_with_memory(password, salt, out, &mut memory).is_ok()
+        }
     })
 }
 
-/// Tokens of many sessions, and what is left of checking one when everything but the signature is taken away.
+/// What is left of checking tokens when everything but the signature is taken away, and of making them.
 pub struct Signatures {
-    pub issuer: Issuer,
-    pub tokens: Vec<String>,
     bare: Vec<Bare>,
     signer: EcdsaKeyPair,
 }
@@ -87,11 +91,9 @@ impl Signatures {
 
     pub fn new() -> Outcome<Self> {
         let (issuer, now) = (Issuer::new()?, SystemClock.now());
-        let tokens: Vec<String> =
-            (0..Self::SESSIONS).map(|_| issuer.new_session(now)).collect::<Outcome<_>>()?;
-        let bare = tokens.iter().map(|token| Bare::of(token)).collect::<Outcome<_>>()?;
-        let signer = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
-        Ok(Self { issuer, tokens, bare, signer })
+        let bare = |_| Bare::of(&issuer.new_session(now)?);
+        let bare = (0..Self::SESSIONS).map(bare).collect::<Outcome<_>>()?;
+        Ok(Self { bare, signer: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)? })
     }
 
     /// One ES256 signature after another, over as much as a service's token is signed over.

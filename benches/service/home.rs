@@ -7,7 +7,9 @@ use diesel::{
     sqlite::SqliteConnection,
 };
 use tempfile::TempDir;
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use super::{
     Outcome,
@@ -23,7 +25,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Sqlite => "sqlite",
             Self::Postgres => "postgres",
@@ -66,8 +68,11 @@ impl Home {
             command.env("DATABASE_URL", url);
         }
         let server = Process::start(command)?;
-        HealthClient::new(server.channel().await?).check(HealthCheckRequest::default()).await?;
-        Ok(server)
+        let asked = HealthClient::new(server.channel().await?).check(HealthCheckRequest::default()).await?;
+        match asked.into_inner().status() {
+            ServingStatus::Serving => Ok(server),
+            other => Err(format!("the server says {}", other.as_str_name()).into()),
+        }
     }
 
     /// The URL of its PostgreSQL.

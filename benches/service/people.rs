@@ -8,7 +8,7 @@ use secrecy::SecretSlice;
 use tessera::{
     clock::{Clock, SystemClock},
     crypto::{
-        random::{OrderedIds, SystemRandomness},
+        random::{OrderedIds, Randomness, SystemRandomness},
         refresh_tag::TagKey,
         sealing::Sealer,
         signing::{NewKey, SigningKey},
@@ -22,7 +22,7 @@ use tessera::{
 use uuid::Uuid;
 
 use super::{
-    Outcome,
+    Outcome, ahead,
     home::{Home, Kind},
     process::Process,
     seed::{DEVICES, PROFILE, Seeder},
@@ -30,6 +30,8 @@ use super::{
 
 /// How many take turns in a case.
 pub const IN_TURN: usize = 1_000;
+/// More than any cache of sessions holds.
+pub const MANY: usize = 8_500;
 /// Rows in one statement.
 const ROWS: usize = 500;
 /// The settings' default.
@@ -44,7 +46,9 @@ pub struct Person {
     sealed_key: Vec<u8>,
     salt: [u8; 16],
     pub refresh_token: String,
-    /// There once its key was introduced.
+    /// What the server vouches for its key with; there once that was introduced.
+    endorsement: String,
+    /// There since then too.
     pub access_token: String,
 }
 
@@ -137,12 +141,23 @@ impl Person {
         let salt = session_id.into_bytes();
         let refresh_token = TagKey::derive(secret, &salt)?.token(session_id, 0)?.to_text();
         let sealed_key = sealer.seal(&format!("key:{}", key.kid()), &pkcs8)?;
-        let access_token = String::new();
-        Ok(Self { user_id, session_id, tenant_id, key, sealed_key, salt, refresh_token, access_token })
+        let (endorsement, access_token) = Default::default();
+        Ok(Self {
+            user_id,
+            session_id,
+            tenant_id,
+            key,
+            sealed_key,
+            salt,
+            refresh_token,
+            endorsement,
+            access_token,
+        })
     }
 
-    /// The access token that the server would have made.
-    fn sign(&self, endorsement: &str, now: DateTime<Utc>) -> Outcome<String> {
+    /// Another access token, as the server would have made it.
+    fn sign(&self) -> Outcome<String> {
+        let (rng, now): (&dyn Randomness, _) = (&SystemRandomness, SystemClock.now());
         let claims = Claims {
             iss: ISSUER.to_owned(),
             sub: self.user_id,
@@ -150,7 +165,7 @@ impl Person {
             exp: (now + TimeDelta::minutes(55)).timestamp(),
             iat: now.timestamp(),
             nbf: now.timestamp(),
-            jti: Uuid::from_u128(!self.session_id.as_u128()).to_string(),
+            jti: rng.random_id()?.to_string(),
             client_id: "tessera".to_owned(),
             scope: String::new(),
             user: Some(UserClaims {
@@ -170,19 +185,24 @@ impl Person {
             via: Vec::new(),
             cnf: None,
         };
-        Ok(self.key.sign_jwt(ACCESS_TOKEN_TYPE, Some(endorsement), &claims)?)
+        Ok(self.key.sign_jwt(ACCESS_TOKEN_TYPE, Some(&self.endorsement), &claims)?)
     }
 }
 
 /// Makes each one's access token. The server reads each one's key for that, and has it in memory from then on.
 pub async fn introduce(server: &Process, people: &mut [Person]) -> Outcome {
-    let (mut keys, now) = (KeysClient::new(server.channel().await?), SystemClock.now());
+    let mut keys = KeysClient::new(server.channel().await?);
     for person in people {
         let request = GetJwkRequest { kid: person.key.kid().to_owned() };
-        let endorsement = keys.get_jwk(request).await?.into_inner().endorsement;
-        person.access_token = person.sign(&endorsement, now)?;
+        person.endorsement = keys.get_jwk(request).await?.into_inner().endorsement;
+        person.access_token = person.sign()?;
     }
     Ok(())
+}
+
+/// So many tokens that nobody has seen yet, of one after the other of these people, whose keys were introduced.
+pub fn sign_ahead(people: &[Person], count: usize) -> Outcome<Vec<String>> {
+    ahead::make(count, |number| people[number % people.len()].sign())
 }
 
 fn from_hex(hex: &str) -> Result<Vec<u8>, Box<dyn Error>> {

@@ -5,26 +5,32 @@ use std::{
     io::{self, BufRead, BufReader},
     net::SocketAddr,
     process::{Child, ChildStderr, Command, Stdio},
-    sync::mpsc::{Sender, channel},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Sender, channel},
+    },
     thread,
     time::Duration,
 };
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Outcome, support};
+use super::{Outcome, cpu::Threads, support};
 
 /// What a process says before its address.
 pub const SERVES: &str = "serves gRPC and HTTP on ";
 /// How long it may take to say so: PostgreSQL may be busy with what was written before.
 const FENCE: Duration = Duration::from_secs(60);
-/// What `/proc` counts in: 100 in a second, on every Linux that Rust runs on.
-const TICK: Duration = Duration::from_millis(10);
 
 /// A child process that serves; gone when dropped.
 pub struct Process {
     child: Child,
     pub address: SocketAddr,
+    threads: Mutex<Threads>,
 }
 
 impl Process {
@@ -35,7 +41,7 @@ impl Process {
         let (tell, told) = channel();
         thread::spawn(move || listen(stderr, &tell));
         let address = told.recv_timeout(FENCE)??;
-        Ok(Self { child, address })
+        Ok(Self { child, address, threads: Mutex::default() })
     }
 
     /// This program, as the bare server.
@@ -61,10 +67,19 @@ impl Process {
 
     /// The time that it has had on processors so far, its own and the system's in its name.
     pub fn cpu(&self) -> Outcome<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        Ok(TICK * (fields[11].parse::<u32>()? + fields[12].parse::<u32>()?))
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).total(self.child.id())
+    }
+
+    /// How many entries one of its caches has, as it says itself.
+    pub async fn entries_of(&self, cache: &str) -> Outcome<usize> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address);
+        stream.write_all(request.as_bytes()).await?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await?;
+        let name = format!("tessera_cache_entries{{cache=\"{cache}\"}} ");
+        let entries = page.lines().find_map(|line| line.strip_prefix(&*name));
+        Ok(entries.ok_or_else(|| format!("no metric of the cache {cache}"))?.trim().parse()?)
     }
 
     /// The memory that is resident now, in MiB.

@@ -54,10 +54,11 @@ pub struct Rows {
 }
 
 impl RawUpdates {
-    /// Updates the newest sessions that were seeded, which nobody refreshes.
-    pub async fn new(home: &Home, seeder: &Seeder, in_flight: usize) -> Outcome<Self> {
-        let newest = (0..seeder.sessions).rev().take(IN_TURN).map(|number| (seeder.session_id(number), 0));
-        let rows: Vec<_> = newest.collect();
+    /// Updates the newest sessions that were seeded, which nobody refreshes: the last thousand, or a thousand before those.
+    /// They have not been updated yet.
+    pub async fn new(home: &Home, seeder: &Seeder, in_flight: usize, part: usize) -> Outcome<Self> {
+        let newest = (0..seeder.sessions).rev().skip(part * IN_TURN).take(IN_TURN);
+        let rows: Vec<_> = newest.map(|number| (seeder.session_id(number), 0)).collect();
         let Some(url) = home.url() else {
             return Ok(Self::Sqlite { home_dir: home.dir.path().into(), rows: Rows { rows, next: 0 } });
         };

@@ -17,7 +17,23 @@ use super::{
     seed::Seeder,
 };
 
-const NAME: &str = "refresh";
+/// How sessions are refreshed in a case.
+pub struct Way {
+    pub name: &'static str,
+    /// Calls at once, and updates.
+    in_flight: usize,
+    /// Which of the seeded sessions the bare statement updates: none that another case has updated.
+    part: usize,
+    limit: Limit,
+}
+
+/// Few people in turn: the server has all that it makes their tokens with in memory.
+pub const WARM: Way = Way { name: "refresh", in_flight: IN_FLIGHT, part: 0, limit: Limit::AtLeast(0.7) };
+/// The same with fewer at once.
+pub const FEWER: Way = Way { name: "refresh_16", in_flight: 16, part: 1, limit: Limit::NoTarget };
+/// So many people in turn that the server has forgotten each one when it is its turn again.
+pub const COLD: Way = Way { name: "refresh_cold", in_flight: IN_FLIGHT, part: 2, limit: Limit::NoTarget };
+
 /// Calls at once.
 pub const IN_FLIGHT: usize = 64;
 
@@ -37,40 +53,44 @@ impl Caller for RefreshCaller {
     }
 }
 
-/// Callers among whom these people are divided.
-pub async fn callers(server: &Process, people: &[Person]) -> Outcome<Vec<RefreshCaller>> {
-    let of =
-        |number| people.iter().skip(number).step_by(IN_FLIGHT).map(|person| person.refresh_token.clone());
+/// So many callers, among whom these people are divided.
+pub async fn callers(server: &Process, people: &[Person], count: usize) -> Outcome<Vec<RefreshCaller>> {
+    let of = |number| people.iter().skip(number).step_by(count).map(|person| person.refresh_token.clone());
     let caller = |channel, number| RefreshCaller {
         auth: AuthClient::new(channel),
         refresh_tokens: of(number).collect(),
     };
-    over(server, IN_FLIGHT, caller).await
+    over(server, count, caller).await
 }
 
-/// Measures it.
+/// Where it is measured.
+pub struct Stage<'s> {
+    pub home: &'s Home,
+    pub server: &'s Process,
+    pub seeder: &'s Seeder,
+    pub place: Place,
+}
+
+/// Measures one way. These people are good for one: a refresh token is used once.
 pub async fn measure(
     bench: &Bench,
     report: &mut Report,
-    home: &Home,
-    server: &Process,
-    seeder: &Seeder,
+    stage: &Stage<'_>,
     people: &[Person],
-    place: Place,
+    way: &Way,
 ) -> Outcome {
-    if !bench.wants(NAME) {
+    if !bench.wants(way.name) {
         return Ok(());
     }
-    let mut callers = callers(server, people).await?;
-    let mut raw = RawUpdates::new(home, seeder, IN_FLIGHT).await?;
+    let mut callers = callers(stage.server, people, way.in_flight).await?;
+    let mut raw = RawUpdates::new(stage.home, stage.seeder, way.in_flight, way.part).await?;
     let mut rounds = Rounds::default();
     for round in 0..=bench.pace.rounds {
-        let refreshed = load(server, &mut callers, bench.pace.slice).await?;
+        let refreshed = load(stage.server, &mut callers, bench.pace.slice).await?;
         let updated = raw.run(bench.pace.slice).await?;
         let ratio = refreshed.rate() / updated.rate();
         // What the database spends on it is not this process's to see.
         rounds.push(round, refreshed, updated, ratio, 0.0);
     }
-    report.add(Case::of(NAME, place, rounds, "the same UPDATE … RETURNING", Limit::AtLeast(0.7)));
-    Ok(())
+    report.add(Case::of(way.name, stage.place, rounds, "the same UPDATE … RETURNING", way.limit))
 }

@@ -47,6 +47,15 @@ impl Issuer {
 
     /// The first token of a new session of a new user: signed with a key of its own, endorsed in the header.
     pub fn new_session(&self, now: DateTime<Utc>) -> Result<String, Box<dyn Error>> {
+        Ok(self.tokens_of_new_session(now, 1)?.pop().ok_or("no token")?)
+    }
+
+    /// So many tokens of a new session.
+    pub fn tokens_of_new_session(
+        &self,
+        now: DateTime<Utc>,
+        count: usize,
+    ) -> Result<Vec<String>, Box<dyn Error>> {
         let NewKey { key, .. } = NewKey::generate(Algorithm::Es256, 2048, &*self.rng)?;
         let (user, session) = (self.ids.next(now)?, self.user_claims(now)?);
         let endorsement = Endorsement {
@@ -56,14 +65,14 @@ impl Issuer {
             exp: (now + TimeDelta::hours(1)).timestamp(),
             cnf: KeyConfirmation { jwk: key.jwk().clone() },
         };
-        let claims = Claims {
+        let mut claims = Claims {
             iss: ISSUER.to_owned(),
             sub: user,
             aud: vec![AUDIENCE.to_owned()],
             exp: (now + TimeDelta::minutes(15)).timestamp(),
             iat: now.timestamp(),
             nbf: now.timestamp(),
-            jti: self.rng.random_id()?.to_string(),
+            jti: String::new(),
             client_id: "tessera".to_owned(),
             scope: String::new(),
             user: Some(session),
@@ -73,7 +82,12 @@ impl Issuer {
             cnf: None,
         };
         let endorsement = self.key.sign_jwt(ENDORSEMENT_TYPE, None, &endorsement)?;
-        Ok(key.sign_jwt(ACCESS_TOKEN_TYPE, Some(&endorsement), &claims)?)
+        let mut tokens = Vec::with_capacity(count);
+        for _ in 0..count {
+            claims.jti = self.rng.random_id()?.to_string();
+            tokens.push(key.sign_jwt(ACCESS_TOKEN_TYPE, Some(&endorsement), &claims)?);
+        }
+        Ok(tokens)
     }
 
     fn user_claims(&self, now: DateTime<Utc>) -> Result<UserClaims, Box<dyn Error>> {
