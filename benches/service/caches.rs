@@ -24,6 +24,8 @@ use super::{
 
 /// Accounts that are made, and then used, at a time.
 const ACCOUNTS: usize = 100;
+/// How many of them at once: each waits for the disk, and no call may wait for five seconds.
+const AT_ONCE: usize = 10;
 /// How often, at most: as many as a tenant may have.
 const BATCHES: usize = 100;
 /// Sessions that were revoked while tokens of theirs could be alive.
@@ -60,9 +62,9 @@ async fn use_accounts(server: &Process) -> Outcome {
     let (auth, mut most) = (AuthClient::new(server.channel().await?), 0);
     for batch in 0..BATCHES {
         // A change of any account makes the server look at each anew.
-        let make = |number| account(registrar.clone(), format!("full-{batch}-{number}"), &jwks);
-        let requests = try_join_all((0..ACCOUNTS).map(make)).await?;
-        try_join_all(requests.into_iter().map(|request| issue(auth.clone(), request))).await?;
+        let make = |first| create(registrar.clone(), batch, first, &jwks);
+        let made = try_join_all((0..AT_ONCE).map(make)).await?;
+        try_join_all(made.into_iter().map(|requests| issue(auth.clone(), requests))).await?;
         let (kept, used) = (server.entries_of("service_accounts").await?, (batch + 1) * ACCOUNTS);
         if kept < used && kept <= most + ACCOUNTS / 20 {
             return Ok(());
@@ -72,14 +74,26 @@ async fn use_accounts(server: &Process) -> Outcome {
     Err(format!("the server remembers {most} service accounts, and has room for more").into())
 }
 
-async fn account(mut registrar: Registrar, name: String, jwks: &str) -> Outcome<IssueServiceTokenRequest> {
-    let request = registrar.create(name).await?;
-    registrar.add_keys(&request.client_id, jwks.to_owned()).await?;
-    Ok(request)
+/// Makes those of a batch whose turn it is.
+async fn create(
+    mut registrar: Registrar,
+    batch: usize,
+    first: usize,
+    jwks: &str,
+) -> Outcome<Vec<IssueServiceTokenRequest>> {
+    let mut requests = Vec::new();
+    for number in (first..ACCOUNTS).step_by(AT_ONCE) {
+        let request = registrar.create(format!("full-{batch}-{number}")).await?;
+        registrar.add_keys(&request.client_id, jwks.to_owned()).await?;
+        requests.push(request);
+    }
+    Ok(requests)
 }
 
-async fn issue(mut auth: AuthClient<Channel>, request: IssueServiceTokenRequest) -> Outcome {
-    auth.issue_service_token(request).await?.into_inner().tokens.ok_or("no token")?;
+async fn issue(mut auth: AuthClient<Channel>, requests: Vec<IssueServiceTokenRequest>) -> Outcome {
+    for request in requests {
+        auth.issue_service_token(request).await?.into_inner().tokens.ok_or("no token")?;
+    }
     Ok(())
 }
 
