@@ -174,7 +174,7 @@ async fn measure(options: Options) -> Outcome {
     let pace = if options.short {
         Pace { rounds: 3, slice: Duration::from_millis(250), starts: 5 }
     } else {
-        Pace { rounds: 7, slice: Duration::from_secs(2), starts: 21 }
+        Pace { rounds: 5, slice: Duration::from_secs(2), starts: 21 }
     };
     let mut report = Report::new(options.short);
     let bench = Bench { pace, echo: Process::echo()?, signatures: Signatures::new()?, options };

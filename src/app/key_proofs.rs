@@ -5,8 +5,8 @@ use secrecy::{ExposeSecret, SecretSlice};
 use super::{App, Error};
 use crate::verifier::{BadOrigin, KeyProof, KeyProofs, NonceKey, ProofFor};
 
-/// Used proofs that are remembered, some 100 bytes each, for one to two minutes: 800 a second.
-const REMEMBERED: usize = 100_000;
+/// Used proofs that are remembered, some 100 bytes each, for one to two minutes: 500 a second.
+const REMEMBERED: usize = 65_536;
 
 /// What proofs of keys must be.
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ use crate::domain::{
 };
 
 /// What is kept, in bytes.
-const KEPT: u64 = 4 * 1024 * 1024;
+const KEPT: u64 = 3 * 1024 * 1024;
 /// Accounts that are expected to be among them: each part of the cache is to have room for 32. So few, since an account that is
 /// heavier than 97 % of a part is never kept: each of the two takes the largest one, of some 1.3 MiB.
 const EXPECTED: usize = 64;

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Sessions that are kept, if their keys are on elliptic curves: about 6 MiB of them.
-const KEPT: usize = 3072;
+const KEPT: usize = 2560;
 /// What an RSA key weighs among them: its parsed form is so many times as large.
 const RSA_WEIGHT: u64 = 8;
 /// How long an endorsement vouches, at most.

@@ -39,7 +39,7 @@ const REFRESH_SECRET: &str = "refresh";
 
 /// Checked tokens that are remembered, at about 1 KiB each, and keys of sessions, at about 1.5 KiB.
 const REMEMBERED_TOKENS: usize = 2048;
-const REMEMBERED_KEYS: usize = 3072;
+const REMEMBERED_KEYS: usize = 2560;
 
 /// What an [`App`] is made of.
 pub struct Parts {
